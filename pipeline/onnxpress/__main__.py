@@ -1,0 +1,5 @@
+"""``python -m onnxpress``, for where ``compress`` is the old Unix tool."""
+
+from onnxpress.cli import main
+
+main()
