@@ -1,0 +1,142 @@
+"""A data set: samples for a model, read as a stream, checked against what the model expects.
+
+A source yields dicts of arrays named like the model's inputs, samples on axis 0, with the labels (where there are any)
+under ``y``. A data set can be read many times; nothing here keeps more than one chunk of it in memory, except what the
+source itself holds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from onnxpress_calibration.errors import DataError
+
+Array = np.ndarray[Any, np.dtype[Any]]
+LABELS = "y"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputSpec:
+    """What a model expects at one of its inputs."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int | None, ...]
+    """Axis sizes; None where any size will do. Axis 0 counts the samples."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """Samples that can be read again and again."""
+
+    origin: str
+    """What the user wrote, for messages and reports."""
+    read: Callable[[], Iterable[Mapping[str, Array]]]
+    """Start reading: yields chunks, each a dict of arrays with any number of samples on axis 0."""
+    limit: int | None = None
+    """Use only the first so many samples."""
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of the samples themselves: names, dtypes, shapes and bytes, whatever the chunks or the file."""
+        digest = hashlib.sha256()
+        for sample in self.samples():
+            for name in sorted(sample):
+                value = sample[name]
+                digest.update(f"{name} {value.dtype.str} {value.shape}\n".encode())
+                digest.update(np.ascontiguousarray(value).tobytes())
+        return digest.hexdigest()
+
+    @cached_property
+    def count(self) -> int:
+        """Number of samples."""
+        return sum(1 for _ in self.samples())
+
+    def samples(self) -> Iterator[dict[str, Array]]:
+        """Yield one sample at a time, each array with a first axis of 1 (labels too)."""
+        return self._pieces(1)
+
+    def batches(self, inputs: Mapping[str, InputSpec], size: int = 1) -> Iterator[dict[str, Array]]:
+        """Yield checked batches of at most ``size`` samples: the model's inputs, and ``y`` where the data has labels.
+
+        A model whose inputs have a fixed first axis gets batches of exactly that size (a remainder is an error).
+        Chunks of a source are split, never joined, because their other axes may differ.
+
+        Args:
+            inputs: What the model expects, by name.
+            size: Samples a batch.
+
+        Raises:
+            DataError: no samples, a missing input, a wrong dtype or shape, NaN or infinity; with the sample's number.
+
+        """
+        fixed = {spec.shape[0] for spec in inputs.values() if spec.shape and spec.shape[0] is not None}
+        size = int(next(iter(fixed), size)) if len(fixed) == 1 else size
+        position = 0
+        for piece in self._pieces(size):
+            yield self._checked(piece, inputs, position)
+            position += _length(piece)
+        if position == 0:
+            raise DataError(f"data {self.origin}: holds no samples. At least one is needed.")
+
+    def _pieces(self, size: int) -> Iterator[dict[str, Array]]:
+        left = self.limit
+        for chunk in self.read():
+            length = self._chunk_length(chunk)
+            for start in range(0, length, size):
+                stop = min(start + size, length if left is None else start + left)
+                if stop <= start:
+                    return
+                yield {name: value[start:stop] if value.ndim else value for name, value in chunk.items()}
+                left = None if left is None else left - (min(stop, length) - start)
+
+    def _chunk_length(self, chunk: Mapping[str, Array]) -> int:
+        if not isinstance(chunk, Mapping) or not all(isinstance(value, np.ndarray) for value in chunk.values()):
+            raise DataError(
+                f"data {self.origin}: yields {type(chunk).__name__}, not a dict of numpy arrays named like the inputs."
+            )
+        lengths = {name: len(value) for name, value in chunk.items() if value.ndim}
+        if not lengths:
+            raise DataError(f"data {self.origin}: holds no arrays with samples on axis 0.")
+        if len(set(lengths.values())) > 1:
+            raise DataError(f"data {self.origin}: arrays of different length {lengths}. Axis 0 counts the samples.")
+        return next(iter(lengths.values()))
+
+    def _checked(self, batch: dict[str, Array], inputs: Mapping[str, InputSpec], position: int) -> dict[str, Array]:
+        where = f"data {self.origin}, sample {position}"
+        missing = sorted(inputs.keys() - batch.keys())
+        if missing:
+            raise DataError(
+                f"data {self.origin}: has no array {missing[0]!r}. The model's inputs are {sorted(inputs)}, "
+                f"the data has {sorted(batch)}: rename its arrays."
+            )
+        checked = {name: _matching(batch[name], spec, f"{where}, input {name!r}") for name, spec in inputs.items()}
+        if LABELS in batch and LABELS not in inputs:
+            checked[LABELS] = batch[LABELS]
+        return checked
+
+
+def _matching(value: Array, spec: InputSpec, where: str) -> Array:
+    if value.dtype != spec.dtype:
+        if value.dtype.kind != spec.dtype.kind or not np.can_cast(value.dtype, spec.dtype, "same_kind"):
+            raise DataError(f"{where}: dtype {value.dtype}, the model expects {spec.dtype}. Convert the array.")
+        value = value.astype(spec.dtype)
+    expected = "x".join("?" if size is None else str(size) for size in spec.shape)
+    fits = value.ndim == len(spec.shape) and all(
+        size is None or size == given for size, given in zip(spec.shape, value.shape, strict=True)
+    )
+    if not fits:
+        given = "x".join(map(str, value.shape))
+        raise DataError(f"{where}: shape {given}, the model expects {expected} (? is free; axis 0 counts samples).")
+    if value.dtype.kind == "f" and not np.isfinite(value).all():
+        raise DataError(f"{where}: holds NaN or infinity. Clean the data: statistics of it would mean nothing.")
+    return value
+
+
+def _length(batch: Mapping[str, Array]) -> int:
+    return next(len(value) for value in batch.values() if value.ndim)

@@ -1,0 +1,46 @@
+"""Where samples come from. One grammar for every command:
+
+=============================  =====================================================================================
+``data.npz``                   arrays named like the model's inputs, samples on axis 0, labels in ``y``
+``folder/``                    images, with a ``preprocessing.yaml`` that says how they become arrays
+``module:fn``, ``file.py:fn``  a function without arguments that returns such a dict of arrays, or yields such dicts
+=============================  =====================================================================================
+
+A new source is a new file here with ``accepts(text) -> bool`` and ``read(text) -> Iterable[dict]``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from types import ModuleType
+
+from onnxpress_calibration.dataset import Dataset
+from onnxpress_calibration.errors import DataError
+
+
+def names() -> list[str]:
+    """Return the names of the sources: the files in this folder."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+
+
+def source(name: str) -> ModuleType:
+    """Import the source of this name."""
+    return importlib.import_module(f"{__name__}.{name}")
+
+
+def dataset(text: str, limit: int | None = None) -> Dataset:
+    """Turn what the user wrote into a data set; nothing is read yet.
+
+    Raises:
+        DataError: no source accepts it.
+
+    """
+    for name in names():
+        module = source(name)
+        if module.accepts(text):
+            return Dataset(origin=text, read=lambda: module.read(text), limit=limit)
+    raise DataError(
+        f"data {text!r}: no such file, folder or function. Give FILE.npz, a folder of images with a "
+        "preprocessing.yaml, module:function, or file.py:function."
+    )

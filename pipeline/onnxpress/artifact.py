@@ -1,0 +1,272 @@
+"""Artifacts: model files with their hash and lineage. The only place where models are read and written.
+
+An artifact is one ``.onnx`` file, plus one ``.data`` file beside it when the weights pass the two-gigabyte limit of
+protocol buffers. Its lineage (which step made it, from what, with which options) is stored inside the model, under
+``metadata_props["onnxpress.lineage"]``, so that a file can always be asked where it comes from. Lineage holds no clock
+and no path: the same steps on the same bytes give the same file, bit by bit.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+from google.protobuf.message import DecodeError
+
+from onnxpress.errors import ModelError, OutputError, UsageError
+
+LINEAGE_KEY = "onnxpress.lineage"
+INLINE_LIMIT_BYTES = 1_500_000_000  # above this, weights go to a file of their own (a protobuf ends at 2 GiB)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Artifact:
+    """A model file that exists, with its content hash and what it was made by."""
+
+    path: Path
+    sha256: str
+    size_bytes: int
+    """Bytes on disk, external data included."""
+    lineage: tuple[Mapping[str, Any], ...]
+    """One entry per step, oldest first: ``step``, ``options``, ``input_sha256``, ``data_sha256``, ``versions``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Skip:
+    """Something that a step left alone, and why. A refusal is data, not an error."""
+
+    where: str
+    op: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Edit:
+    """What a step returns: the new model, what changed in it, and what was left alone."""
+
+    model: ir.Model
+    changed: tuple[str, ...] = ()
+    """Names of the nodes that were changed."""
+    skipped: tuple[Skip, ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """Numbers worth reporting (JSON values), for example ``{"macs_ratio": 0.7}``."""
+
+
+def read(path: Path) -> Artifact:
+    """Hash a model file and read its lineage.
+
+    Raises:
+        UsageError: there is no such file.
+        ModelError: the file is not a usable ONNX model.
+
+    """
+    model = load(path)
+    files = [path, *external_files(model, path.parent)]
+    return Artifact(
+        path=path,
+        sha256=hash_files(files),
+        size_bytes=sum(file.stat().st_size for file in files),
+        lineage=lineage(model),
+    )
+
+
+def lineage(model: ir.Model) -> tuple[Mapping[str, Any], ...]:
+    """Return the steps a model has been through, oldest first; empty when it was not made by us."""
+    try:
+        steps = json.loads(model.metadata_props.get(LINEAGE_KEY, "[]"))
+    except json.JSONDecodeError:
+        return ()
+    return tuple(steps) if isinstance(steps, list) else ()
+
+
+def load(path: Path) -> ir.Model:
+    """Read a model; weights in external files stay memory-mapped.
+
+    Raises:
+        UsageError: there is no such file.
+        ModelError: not an ONNX file, truncated, or external data that is missing, short or outside the folder.
+
+    """
+    if not path.is_file():
+        raise UsageError(
+            f"model {path}: no such file. Check the path; a folder of PyTorch code goes to `compress export`."
+        )
+    try:
+        proto = onnx.load(path, load_external_data=False)
+    except DecodeError as error:
+        raise ModelError(f"model {path}: not an ONNX file, or truncated ({error}). Export or copy it again.") from error
+    except OSError as error:
+        raise ModelError(f"model {path}: cannot be read ({error.strerror}).") from error
+    if not proto.HasField("graph") or not proto.opset_import or proto.ir_version < 1:
+        raise ModelError(
+            f"model {path}: not an ONNX file, or truncated ({path.stat().st_size} bytes hold no graph with an opset). "
+            "Export or copy it again."
+        )
+    try:
+        model = ir.from_proto(proto)
+    except (ValueError, TypeError, KeyError, NotImplementedError, AttributeError) as error:
+        raise ModelError(
+            f"model {path}: malformed graph ({error}). Run onnx.checker on it and export it again."
+        ) from error
+    ir.external_data.set_base_dir(model.graph, path.parent)
+    external_files(model, path.parent)
+    return model
+
+
+def tensors(model: ir.Model) -> Iterator[ir.TensorProtocol]:
+    """Yield every constant tensor once: initializers and tensor attributes, in subgraphs and functions too."""
+    for graph in model.graphs():
+        for value in graph.initializers.values():
+            if value.const_value is not None:
+                yield value.const_value
+        for node in graph:
+            for attribute in node.attributes.values():
+                if attribute.type == ir.AttributeType.TENSOR and not attribute.is_ref():
+                    yield attribute.as_tensor()
+
+
+def external_files(model: ir.Model, folder: Path) -> list[Path]:
+    """Return the external data files of a model, sorted, after checking that each tensor lies inside its file.
+
+    Raises:
+        ModelError: a file is missing, too short, or outside the model's folder (a path that a model must not name).
+
+    """
+    files = set()
+    for tensor in tensors(model):
+        if not isinstance(tensor, ir.ExternalTensor):
+            continue
+        file = folder / tensor.location
+        if not file.resolve().is_relative_to(folder.resolve()):
+            raise ModelError(
+                f"external data of tensor {tensor.name!r}: {str(tensor.location)!r} points outside the model's folder. "
+                "Refused: put the data beside the model."
+            )
+        if not file.is_file():
+            raise ModelError(
+                f"external data of tensor {tensor.name!r}: {file} is missing. Copy it from where the model comes from."
+            )
+        end = (tensor.offset or 0) + (tensor.length or tensor.nbytes)
+        if file.stat().st_size < end:
+            raise ModelError(
+                f"external data of tensor {tensor.name!r}: {file} has {file.stat().st_size} bytes, {end} are needed. "
+                "The file is truncated: copy it again."
+            )
+        files.add(file)
+    return sorted(files)
+
+
+def save(model: ir.Model, path: Path, *, step: Mapping[str, Any] | None = None, force: bool = False) -> Artifact:
+    """Write a model whole or not at all, with one more entry in its lineage.
+
+    Args:
+        model: The model; it is not changed.
+        path: Where to write it. Its folder must exist.
+        step: The lineage entry of the step that made it.
+        force: Replace an existing file.
+
+    Raises:
+        OutputError: the file exists, the folder is missing or cannot be written, or the disk is full.
+
+    """
+    if step is not None:
+        model.metadata_props[LINEAGE_KEY] = json.dumps([*lineage(model), step], sort_keys=True)
+    with writing(path, force=force) as scratch:
+        if sum(tensor.nbytes for tensor in tensors(model)) > INLINE_LIMIT_BYTES:
+            # The name holds the content's hash, so replacing a model never leaves it with another model's weights.
+            digest = hashlib.sha256()
+            for tensor in tensors(model):
+                digest.update(tensor.tobytes())
+            data = f"{path.stem}.{digest.hexdigest()[:12]}.data"
+            ir.save(model, scratch / path.name, external_data=data, size_threshold_bytes=1024)
+        else:
+            ir.external_data.load_to_model(model)
+            (scratch / path.name).write_bytes(ir.to_proto(model).SerializeToString(deterministic=True))
+    return read(path)
+
+
+@contextmanager
+def writing(path: Path, *, force: bool = False) -> Iterator[Path]:
+    """Give a scratch folder whose files all move beside ``path`` when the block ends, and none when it fails.
+
+    The file named like ``path`` moves last: a reader who finds it finds everything. A killed process leaves at most a
+    hidden ``.tmp-`` folder, which the next write to the same folder removes.
+
+    Raises:
+        OutputError: ``path`` exists and ``force`` is off, its folder is missing or not writable, the disk is full.
+
+    """
+    if path.is_dir():
+        raise OutputError(f"output {path}: is a folder. Name a file.")
+    if path.exists() and not force:
+        raise OutputError(f"output {path}: exists already. Choose another name, or replace it with --force.")
+    folder = path.parent
+    if not folder.is_dir():
+        raise OutputError(f"output {path}: there is no folder {folder}. Create it first.")
+    scratch = None
+    try:
+        remove_abandoned(folder)
+        scratch = Path(tempfile.mkdtemp(prefix=f".tmp-{os.getpid()}-", dir=folder))
+        yield scratch
+        for file in sorted(scratch.iterdir(), key=lambda file: file.name == path.name):
+            with file.open("rb") as stream:
+                os.fsync(stream.fileno())
+            file.chmod(0o666 & ~_umask())
+            file.replace(folder / file.name)
+    except OSError as error:
+        if error.errno in _OUTPUT_ERRNO:
+            raise OutputError(f"output {path}: {error.strerror}. {_OUTPUT_ERRNO[error.errno]}") from error
+        raise
+    finally:
+        if scratch is not None:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+_OUTPUT_ERRNO = {
+    errno.EACCES: "Give write permission on the folder, or choose another one.",
+    errno.EPERM: "Give write permission on the folder, or choose another one.",
+    errno.EROFS: "The file system is read-only: choose another folder.",
+    errno.ENOSPC: "Free some space, or choose another disk; nothing was written.",
+    errno.EDQUOT: "Free some of your quota, or choose another disk; nothing was written.",
+    errno.EFBIG: "The file is larger than the file system or a limit (ulimit -f) allows; nothing was written.",
+}
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove the scratch folders that killed processes left behind."""
+    for scratch in folder.glob(".tmp-*-*"):
+        pid = scratch.name.split("-")[1]
+        if pid.isdigit() and not Path(f"/proc/{pid}").exists():
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def write_text(path: Path, text: str, *, force: bool = False) -> None:
+    """Write a text file whole or not at all; see `writing` for what it raises."""
+    with writing(path, force=force) as scratch:
+        (scratch / path.name).write_text(text, encoding="utf-8")
+
+
+def hash_files(files: Sequence[Path]) -> str:
+    """Return the SHA-256 of one file's bytes (what ``sha256sum`` prints), or of the hashes of several, in order."""
+    digests = []
+    for file in files:
+        with file.open("rb") as stream:
+            digests.append(hashlib.file_digest(stream, "sha256").hexdigest())
+    return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,174 @@
+"""Read-only questions to an ``onnx_ir.Model``, and the table of operator facts that pruning and quantization share.
+
+A weighted operator computes ``y = x · W (+ b)`` in some layout. `WEIGHTED` says, per operator, which input is the
+weight, which is the bias, and along which axis of the weight the output and the input channels lie, so that no other
+module needs to know operators by name.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxpress.errors import ModelError
+from onnxpress_calibration.dataset import InputSpec
+
+Array = np.ndarray[Any, np.dtype[Any]]
+ONNX_DOMAINS = ("", "ai.onnx")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weighted:
+    """Where an operator keeps its weight and bias, and what the weight's axes mean."""
+
+    weight: int
+    bias: int | None
+    out_axis: int
+    """Axis of the output channels in the weight (negative counts from the end)."""
+    in_axis: int
+
+
+WEIGHTED = {
+    "Conv": Weighted(weight=1, bias=2, out_axis=0, in_axis=1),  # [M, C/group, k…]
+    "ConvTranspose": Weighted(weight=1, bias=2, out_axis=1, in_axis=0),  # [C, M/group, k…]
+    "Gemm": Weighted(weight=1, bias=2, out_axis=1, in_axis=0),  # [K, N]; with transB=1 the other way round
+    "MatMul": Weighted(weight=1, bias=None, out_axis=-1, in_axis=-2),  # [K, N]
+}
+
+
+def weighted(node: ir.Node) -> Weighted | None:
+    """Return the facts of a weighted node, transposition taken into account; None for other operators."""
+    if node.domain not in ONNX_DOMAINS or node.op_type not in WEIGHTED:
+        return None
+    facts = WEIGHTED[node.op_type]
+    if node.op_type == "Gemm" and attribute_int(node, "transB", 0):
+        return Weighted(weight=1, bias=2, out_axis=0, in_axis=1)
+    return facts
+
+
+def attribute_int(node: ir.Node, name: str, default: int) -> int:
+    """Return an integer attribute, or its default."""
+    attribute = node.attributes.get(name)
+    return default if attribute is None else int(attribute.as_int())
+
+
+def constant(value: ir.Value | None) -> Array | None:
+    """Return the array behind a value that is an initializer or a Constant node's output; None when it is computed.
+
+    A graph input with a default is no constant: the caller of the model may replace it.
+    """
+    tensor = constant_tensor(value)
+    return None if tensor is None else tensor.numpy()
+
+
+def constant_tensor(value: ir.Value | None) -> ir.TensorProtocol | None:
+    """Return the tensor behind a constant value, without reading its data; see `constant`."""
+    if value is None or value.is_graph_input():
+        return None
+    return ir.convenience.get_const_tensor(value)
+
+
+def nodes(model: ir.Model) -> Iterator[ir.Node]:
+    """Yield every node of the model, those in subgraphs of If, Loop and Scan too."""
+    yield from model.graph.all_nodes()
+
+
+def consumers(value: ir.Value) -> tuple[ir.Node, ...]:
+    """Return the nodes that read a value, each once, in the order of their uses."""
+    return tuple(dict.fromkeys(use.node for use in value.uses()))
+
+
+def shape(value: ir.Value | None) -> tuple[int | None, ...] | None:
+    """Return a value's shape with None for axes whose size is not fixed; None when not even the rank is known."""
+    if value is None or value.shape is None:
+        return None
+    return tuple(size if isinstance(size, int) else None for size in value.shape)
+
+
+def inputs(model: ir.Model) -> list[ir.Value]:
+    """Return the inputs a caller must give: graph inputs that have no default."""
+    return [value for value in model.graph.inputs if value.name not in model.graph.initializers]
+
+
+def input_specs(model: ir.Model) -> dict[str, InputSpec]:
+    """Return dtype and shape of each input a caller must give.
+
+    Raises:
+        ModelError: an input is no tensor, or has no known rank.
+
+    """
+    specs = {}
+    for value in inputs(model):
+        dims = shape(value)
+        if value.dtype is None or dims is None or value.name is None:
+            raise ModelError(
+                f"model input {value.name!r}: has no dtype or rank (sequences and maps are not supported)."
+            )
+        try:
+            dtype = np.dtype(value.dtype.numpy())
+        except TypeError as error:
+            raise ModelError(f"model input {value.name!r}: dtype {value.dtype.name} is not supported.") from error
+        specs[value.name] = InputSpec(dtype=dtype, shape=dims)
+    return specs
+
+
+def opset(model: ir.Model) -> int:
+    """Return the version of the default operator set."""
+    version = model.opset_imports.get("", model.opset_imports.get("ai.onnx"))
+    if version is None:
+        raise ModelError("model: imports no default operator set. Export it again.")
+    return version
+
+
+def macs(node: ir.Node) -> int | None:
+    """Return the multiply-accumulates of a node for one sample (dynamic axes count as 1); 0 for cheap operators.
+
+    Counted: Conv, ConvTranspose, Gemm, MatMul, LSTM, GRU, RNN. None when a shape that is needed is not known.
+    """
+    if node.domain not in ONNX_DOMAINS:
+        return 0
+    if node.op_type in ("Conv", "ConvTranspose"):
+        # Conv: each output element takes one MAC for each weight of its channel; ConvTranspose: each input element.
+        weight = shape(node.inputs[1])
+        dims = shape(node.outputs[0] if node.op_type == "Conv" else node.inputs[0])
+        if weight is None or dims is None or None in weight or any(size is None for size in dims[2:]):
+            return None
+        return math.prod(size or 1 for size in weight) * math.prod(size or 1 for size in dims[2:])
+    if node.op_type in ("Gemm", "MatMul"):
+        left, right = shape(node.inputs[0]), shape(node.inputs[1])
+        out = shape(node.outputs[0])
+        if not left or not right or out is None:
+            return None
+        inner = left[0] if node.op_type == "Gemm" and attribute_int(node, "transA", 0) else left[-1]
+        if inner is None:
+            inner = right[-2] if len(right) > 1 else right[0]
+        rows = [1, *(size or 1 for size in out[1:])] if len(out) > 1 else [size or 1 for size in out]
+        return math.prod(rows) * (inner or 1)
+    if node.op_type in ("LSTM", "GRU", "RNN"):
+        weights = [shape(value) for value in node.inputs[1:3]]
+        steps = shape(node.inputs[0])
+        if steps is None or any(dims is None or None in dims for dims in weights):
+            return None
+        return (steps[0] or 1) * sum(math.prod(size or 1 for size in dims or ()) for dims in weights)
+    return 0
+
+
+def total_macs(model: ir.Model) -> int:
+    """Return the multiply-accumulates of the main graph for one sample; nodes of unknown shape count as zero."""
+    return sum(macs(node) or 0 for node in model.graph)
+
+
+def subgraphs(node: ir.Node) -> list[ir.Graph]:
+    """Return the bodies of a control-flow node (If, Loop, Scan)."""
+    bodies: list[ir.Graph] = []
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH:
+            bodies.append(attribute.as_graph())
+        elif attribute.type == ir.AttributeType.GRAPHS:
+            bodies.extend(attribute.as_graphs())
+    return bodies

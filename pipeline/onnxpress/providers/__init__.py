@@ -1,0 +1,1 @@
+"""Execution providers, one file each: ``NAME`` in onnxruntime and the ``OPTIONS`` we set explicitly."""
