@@ -1,4 +1,4 @@
-"""Read-only questions to an ``onnx_ir.Model``, and the table of operator facts that pruning and quantization share.
+"""Questions to an ``onnx_ir.Model``, and the table of operator facts that pruning and quantization share.
 
 A weighted operator computes ``y = x · W (+ b)`` in some layout. `WEIGHTED` says, per operator, which input is the
 weight, which is the bias, and along which axis of the weight the output and the input channels lie, so that no other
@@ -172,3 +172,13 @@ def subgraphs(node: ir.Node) -> list[ir.Graph]:
         elif attribute.type == ir.AttributeType.GRAPHS:
             bodies.extend(attribute.as_graphs())
     return bodies
+
+
+def add_initializer(main: ir.Graph, name: str, array: Array) -> ir.Value:
+    """Store an array as an initializer; one of this name that is there already is returned instead."""
+    if name in main.initializers:
+        return main.initializers[name]
+    tensor = ir.tensor(array, name=name)
+    value = ir.Value(name=name, const_value=tensor, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype))
+    main.register_initializer(value)
+    return value

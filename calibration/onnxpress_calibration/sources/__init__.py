@@ -1,4 +1,4 @@
-"""Where samples come from. One grammar for every command:
+"""Where samples come from: one grammar for every command.
 
 =============================  =====================================================================================
 ``data.npz``                   arrays named like the model's inputs, samples on axis 0, labels in ``y``
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from functools import partial
 from types import ModuleType
 
 from onnxpress_calibration.dataset import Dataset
@@ -39,7 +40,7 @@ def dataset(text: str, limit: int | None = None) -> Dataset:
     for name in names():
         module = source(name)
         if module.accepts(text):
-            return Dataset(origin=text, read=lambda: module.read(text), limit=limit)
+            return Dataset(origin=text, read=partial(module.read, text), limit=limit)
     raise DataError(
         f"data {text!r}: no such file, folder or function. Give FILE.npz, a folder of images with a "
         "preprocessing.yaml, module:function, or file.py:function."

@@ -95,7 +95,7 @@ def _pixels(file: Path, spec: dict[str, Any]) -> Array:
         image = image.crop((left, top, left + width, top + height))
     else:
         image = image.resize((width, height), Image.Resampling.BILINEAR)
-    pixels = np.asarray(image, np.float32)
+    pixels: Array = np.asarray(image, np.float32)
     pixels = pixels[..., None] if pixels.ndim == 2 else pixels
     pixels = pixels[..., ::-1] if color == "BGR" else pixels
     pixels = pixels / np.float32(spec.get("scale", 255))

@@ -1,0 +1,5 @@
+"""Quantization to int8: `quantize` and its options."""
+
+from onnxpress.quantization.options import QuantizeOptions
+
+__all__ = ["QuantizeOptions"]

@@ -1,0 +1,230 @@
+"""Where int8 goes: which nodes run on integers, which tensors need a range, and why the rest stays float.
+
+The rules follow what onnxruntime fuses on a CPU, measured on real models:
+
+* A *weighted* node (Conv, Gemm, MatMul with a constant weight) runs int8 when its input is quantized. Conv needs a
+  quantized output as well; Gemm and MatMul have kernels that return float, which loses less.
+* Relu and Clip directly behind a weighted node or an Add are absorbed: the range is taken *after* them. A range before
+  the activation costs 5 to 15 dB and breaks the fusion.
+* *Pointwise* nodes (Add, Mul, Concat, pooling, …) have int8 kernels; *through* nodes (Reshape, MaxPool, …) move int8
+  values unchanged and inherit their input's range. Both join only where all their inputs are int8 already and somebody
+  behind them wants int8: an island of its own would convert back and forth for nothing, and the constant of an
+  attention mask (-10000) never gets to set a range.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from onnxpress import graph
+from onnxpress.artifact import Skip
+
+POINTWISE = frozenset({"Add", "Mul", "Concat", "AveragePool", "GlobalAveragePool", "Sigmoid", "LeakyRelu"})
+THROUGH = frozenset(
+    {
+        "Expand",
+        "Flatten",
+        "Gather",
+        "GatherElements",
+        "MaxPool",
+        "Reshape",
+        "Resize",
+        "Slice",
+        "Split",
+        "Squeeze",
+        "Tile",
+        "Transpose",
+        "Unsqueeze",
+    }
+)
+"""What onnxruntime moves as integers (its QDQ transformer's list; Pad, Identity and DepthToSpace are not on it)."""
+REDUCING = frozenset({"AveragePool", "GlobalAveragePool"})
+"""Worth doing on integers even when float follows: far more goes in than comes out."""
+NO_KERNEL = frozenset({"ConvTranspose", "GRU", "RNN"})
+"""Weighted operators for which onnxruntime has no int8 kernel on the CPU."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """The decision for one model."""
+
+    weighted: tuple[ir.Node, ...]
+    others: tuple[ir.Node, ...]
+    """Pointwise and through nodes that run on integers, in topological order."""
+    quantized: dict[ir.Value, ir.Value]
+    """Each quantized activation, and the tensor whose range it takes (itself, or what it inherits from)."""
+    skipped: tuple[Skip, ...]
+
+    @property
+    def measured(self) -> tuple[ir.Value, ...]:
+        """The tensors whose statistics are needed, each once."""
+        return tuple(dict.fromkeys(self.quantized.values()))
+
+
+def place(model: ir.Model, selects: Callable[[str], bool]) -> Placement:
+    """Decide where int8 goes in the main graph of a prepared model.
+
+    Args:
+        model: A prepared model with shapes; it is only read.
+        selects: Tells from a node's name whether the user lets it be quantized.
+    """
+    skipped: list[Skip] = []
+    weighted = []
+    for node in graph.nodes(model):
+        reason = refusal(node, model, selects)
+        if reason is None:
+            weighted.append(node)
+        elif reason:
+            skipped.append(Skip(where=node.name or "", op=node.op_type, reason=reason))
+    chosen = set(weighted)
+    available = {activation for node in weighted for activation in _activations(node)}
+    available.update(activated(node.outputs[0]) for node in weighted if node.op_type == "Conv")
+    joined = [node for node in model.graph if selects(node.name or "") and _joins(node, available)]
+    wanted = {activation for node in weighted for activation in _activations(node)}
+    others = []
+    for node in reversed(joined):
+        outputs = {activated(output) for output in node.outputs}
+        if node.op_type in REDUCING or wanted & outputs:
+            others.append(node)
+            wanted.update(_activations(node))
+    others.reverse()
+    chosen.update(others)
+
+    quantized: dict[ir.Value, ir.Value] = {}
+    for node in model.graph:
+        if node not in chosen:
+            continue
+        for value in _activations(node):
+            quantized.setdefault(value, value)
+        for output in node.outputs:
+            after = activated(output)
+            if node.op_type in THROUGH:
+                quantized[after] = quantized[_activations(node)[0]]
+            elif node.op_type == "Conv" or node.op_type in POINTWISE:
+                quantized.setdefault(after, after)
+    return Placement(weighted=tuple(weighted), others=tuple(others), quantized=quantized, skipped=tuple(skipped))
+
+
+def refusal(node: ir.Node, model: ir.Model, selects: Callable[[str], bool]) -> str | None:
+    """Return why a node that carries weights stays float; None when it can run int8, "" when it carries none."""
+    if node.op_type in NO_KERNEL and node.domain in graph.ONNX_DOMAINS:
+        return "onnxruntime has no int8 kernel for it on the CPU"
+    if node.op_type == "LSTM" and node.domain in graph.ONNX_DOMAINS:
+        return "static ranges do not fit a recurrence; mode dynamic quantizes it"
+    facts = graph.weighted(node)
+    if facts is None:
+        return ""
+    weight = node.inputs[facts.weight]
+    tensor = graph.constant_tensor(weight)
+    if tensor is None:
+        return "" if node.op_type == "MatMul" else "its weight is computed at run time"
+    if node.graph is not model.graph:
+        return "inside a subgraph (If, Loop or Scan)"
+    if not selects(node.name or ""):
+        return "excluded by include/exclude"
+    if tensor.dtype != ir.DataType.FLOAT:
+        return f"its weight is {tensor.dtype.name.lower()}, not float32"
+    if graph.constant_tensor(node.inputs[0]) is not None:
+        return "its input is constant"
+    if tensor.size == 0 or len(tensor.shape) < 2:
+        return f"its weight has the shape {list(tensor.shape)}"
+    if node.op_type == "MatMul" and len(tensor.shape) != 2:
+        return f"its weight has {len(tensor.shape)} axes; the int8 kernel takes 2"
+    if node.op_type == "Gemm" and not _plain(node):
+        return "alpha, beta or transA differ from the int8 kernel's"
+    bias = node.inputs[facts.bias] if facts.bias is not None and len(node.inputs) > facts.bias else None
+    if bias is not None:
+        constant = graph.constant_tensor(bias)
+        if constant is None:
+            return "its bias is computed at run time"
+        if len(constant.shape) != 1:
+            return f"its bias has the shape {list(constant.shape)}; the int8 kernel takes one value per channel"
+    return None
+
+
+def activated(value: ir.Value) -> ir.Value:
+    """Return the tensor behind the Relu or Clip that alone reads this one, else the tensor itself."""
+    uses = graph.consumers(value)
+    producer = value.producer()
+    if value.is_graph_output() or len(uses) != 1 or producer is None or producer.op_type not in ("Conv", "Gemm", "Add"):
+        return value
+    follower = uses[0]
+    if follower.op_type == "Relu" or (follower.op_type == "Clip" and _constant_bounds(follower)):
+        return follower.outputs[0]
+    return value
+
+
+def _joins(node: ir.Node, available: set[ir.Value]) -> bool:
+    """Tell whether a node can take int8 as it comes; if so its outputs become available, too."""
+    if node.domain not in graph.ONNX_DOMAINS or node.op_type not in POINTWISE | THROUGH:
+        return False
+    if node.op_type == "Resize" and node.attributes.get_string("mode", "nearest") != "nearest":
+        return False
+    activations = _activations(node)
+    if not activations or any(value not in available for value in activations):
+        return False
+    if node.op_type in ("Add", "Mul") and len(activations) < 2:
+        return False
+    available.update(activated(output) for output in node.outputs)
+    return True
+
+
+def _activations(node: ir.Node) -> list[ir.Value]:
+    """Return the inputs of an int8 node that are computed data: not its weights, shapes, indices or axes."""
+    values = node.inputs if node.op_type in ("Add", "Mul", "Concat") else node.inputs[:1]
+    return [value for value in values if value is not None and graph.constant_tensor(value) is None]
+
+
+def _plain(node: ir.Node) -> bool:
+    alpha, beta = node.attributes.get_float("alpha", 1.0), node.attributes.get_float("beta", 1.0)
+    return alpha == 1 and beta == 1 and not graph.attribute_int(node, "transA", 0)
+
+
+def _constant_bounds(node: ir.Node) -> bool:
+    return all(value is None or graph.constant_tensor(value) is not None for value in node.inputs[1:])
+
+
+def gemms(model: ir.Model) -> None:
+    """Turn each MatMul on 2 axes and the bias added to it into one Gemm, in place.
+
+    onnxruntime does the same to a float graph, and before it fuses int8: the pair would come apart and stay float.
+    """
+    for node in list(model.graph):
+        add = _bias_add(node)
+        if add is None:
+            continue
+        bias = next(value for value in add.inputs if value is not node.outputs[0])
+        gemm = ir.node(
+            "Gemm", [*node.inputs, bias], {"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 0}, name=node.name
+        )
+        result, old = gemm.outputs[0], add.outputs[0]
+        result.shape, result.type = old.shape, old.type
+        model.graph.insert_before(add, gemm)
+        ir.convenience.replace_all_uses_with(old, result, replace_graph_outputs=True)
+        result.name, old.name = old.name, None
+        model.graph.remove([add, node], safe=True)
+
+
+def _bias_add(node: ir.Node) -> ir.Node | None:
+    """Return the Add behind a two-axis MatMul with a constant weight that adds one constant per column, if any."""
+    if node.op_type != "MatMul" or node.domain not in graph.ONNX_DOMAINS:
+        return None
+    weight, dims = graph.constant_tensor(node.inputs[1]), graph.shape(node.inputs[0])
+    readers = graph.consumers(node.outputs[0])
+    if weight is None or dims is None or len(dims) != 2 or len(weight.shape) != 2 or len(readers) != 1:
+        return None
+    add = readers[0]
+    if add.op_type != "Add" or node.outputs[0].is_graph_output():
+        return None
+    biases = [graph.constant_tensor(value) for value in add.inputs if value is not node.outputs[0]]
+    fits = len(biases) == 1 and biases[0] is not None and list(biases[0].shape) == [weight.shape[1]]
+    return add if fits else None
+
+
+def remove_unused(model: ir.Model) -> None:
+    """Drop the float weights (and whatever else) that nothing reads any more."""
+    common.RemoveUnusedNodesPass()(model)
