@@ -1,0 +1,198 @@
+"""The evaluate command: metric and fidelity of several models on the same samples, compared in pairs.
+
+Samples go through one at a time (or in the batch a model is fixed to), as a service would see them: a dynamically
+quantized model computes its ranges over a whole batch, so larger batches would show another accuracy.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onnxpress import artifact, graph
+from onnxpress.errors import DataError, UsageError, did_you_mean
+from onnxpress.evaluation import metrics
+from onnxpress.evaluation.fidelity import Fidelity
+from onnxpress.evaluation.paired import bootstrap, newcombe
+from onnxpress.session import SessionOptions, open_session, run
+from onnxpress_calibration.dataset import LABELS, Dataset
+from onnxpress_calibration.sources.function import accepts, load_function
+
+SCHEMA = "onnxpress.evaluation/1"
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def evaluate(
+    models: Mapping[str, Path],
+    *,
+    baseline: str,
+    data: Dataset,
+    metric: str | None = None,
+    options: SessionOptions | None = None,
+    advance: Callable[[int], object] = lambda samples: None,  # noqa: ARG005
+) -> dict[str, Any]:
+    """Evaluate models against their baseline.
+
+    Args:
+        models: Path by name, the baseline among them.
+        baseline: Name of the float model.
+        data: Samples, labelled where the metric needs it.
+        metric: A file in ``evaluation/metrics``, or a user's ``module:fn`` / ``file.py:fn`` (see `_add_user_metric`); None
+            for fidelity only.
+        options: Provider and threads.
+        advance: Called with the number of samples after each batch.
+
+    Returns:
+        The document ``onnxpress.evaluation/1``. Drops are positive where the candidate is worse.
+
+    Raises:
+        UsageError: the metric is unknown.
+        DataError: the data does not fit the models, or has no labels though the metric needs them.
+    """
+    check_metric(metric)
+    built_in = metrics.metric(metric) if metric in metrics.names() else None
+    specs = graph.input_specs(artifact.load(models[baseline]))
+    sessions = {name: open_session(path, options) for name, path in models.items()}
+    fidelity = {name: Fidelity() for name in models}
+    scores: dict[str, list[Array]] = {name: [] for name in models}
+    labels: list[Array] = []
+    samples = 0
+    for batch in data.batches(specs):
+        feeds = {name: value for name, value in batch.items() if name != LABELS}
+        outputs = {name: run(session, feeds) for name, session in sessions.items()}
+        size = len(next(iter(feeds.values())))
+        if built_in is not None:
+            if LABELS not in batch:
+                raise DataError(f"data {data.origin}: has no labels. Metric {metric} needs them in an array named 'y'.")
+            labels.append(batch[LABELS])
+        for name in models:
+            fidelity[name].update(outputs[baseline], outputs[name])
+            if built_in is not None:
+                scores[name].append(built_in.score(next(iter(outputs[name].values())), batch[LABELS]))
+        samples += size
+        advance(size)
+    document: dict[str, Any] = {
+        "schema": SCHEMA,
+        "data": {"origin": data.origin, "samples": samples, "sha256": data.sha256},
+        "metric": None,
+        "baseline": baseline,
+        "variants": [
+            {
+                "id": name,
+                "value": None,
+                "agreement_pct": fidelity[name].agreement_pct,
+                "cosine": fidelity[name].cosine,
+                "sqnr_db": None if name == baseline else fidelity[name].sqnr_db,
+            }
+            for name in models
+        ],
+        "comparisons": [],
+    }
+    if built_in is not None:
+        truth = np.concatenate(labels)
+        per_sample = {name: np.concatenate(parts) for name, parts in scores.items()}
+        values = {name: built_in.aggregate(each, truth) for name, each in per_sample.items()}
+        _add_metric(document, metric or "", built_in, values, per_sample, truth)
+    elif metric is not None:
+        _add_user_metric(document, metric, sessions)
+    return document
+
+
+def check_metric(metric: str | None) -> None:
+    """Raise UsageError for a metric that does not exist, before anything runs."""
+    if metric is not None and metric not in metrics.names():
+        if not accepts(metric):
+            raise UsageError(
+                f"metric {metric!r}: unknown.{did_you_mean(metric, metrics.names())} Or give module:function."
+            )
+        load_function(metric)
+
+
+def _add_metric(
+    document: dict[str, Any],
+    name: str,
+    metric: metrics.Metric,
+    values: Mapping[str, float],
+    per_sample: Mapping[str, Array],
+    labels: Array,
+) -> None:
+    document["metric"] = {"name": name, "unit": metric.UNIT, "higher_is_better": True}
+    document["per_sample"] = {variant: each.tolist() for variant, each in per_sample.items()}
+    baseline = document["baseline"]
+    reference = per_sample[baseline]
+    for variant in document["variants"]:
+        identifier = variant["id"]
+        variant["value"] = values[identifier]
+        if identifier == baseline:
+            continue
+        candidate = per_sample[identifier]
+        comparison: dict[str, Any] = {
+            "baseline": baseline,
+            "candidate": identifier,
+            "metric": f"accuracy.{name}",
+            "samples": len(candidate),
+            "drop": values[baseline] - values[identifier],
+        }
+        if metric.PROPORTION:
+            right, still = reference > 0.5, candidate > 0.5
+            lost, won = int((right & ~still).sum()), int((~right & still).sum())
+            interval = newcombe(int((right & still).sum()), lost, won, int((~right & ~still).sum()))
+            comparison |= {
+                "ci95": [100 * end for end in interval],
+                "method": "paired/newcombe",
+                "lost": lost,
+                "won": won,
+            }
+        else:
+            interval = bootstrap(reference, candidate, labels, metric.aggregate)
+            comparison |= {"ci95": list(interval), "method": "paired/bootstrap", "lost": None, "won": None}
+        document["comparisons"].append(comparison)
+
+
+def _add_user_metric(document: dict[str, Any], text: str, sessions: Mapping[str, Any]) -> None:
+    """Call ``fn(session)`` for each model; it runs the session on data of its own and returns, higher being better,
+
+    * a number,
+    * an array with one number per sample: their mean is the value, and the drop gets a paired interval, or
+    * ``{"metric": "spearman", "output": scores, "labels": labels}``: per-sample scores for a built-in metric.
+    """
+    function, name = load_function(text), text.rpartition(":")[2]
+    if len(inspect.signature(function).parameters) != 1:
+        raise UsageError(
+            f"metric {text}: must take one argument, the onnxruntime session, and return a number or array."
+        )
+    results = {}
+    for variant, session in sessions.items():
+        try:
+            results[variant] = function(session)
+        except Exception as error:
+            raise DataError(f"metric {text}: fails on {variant!r}: {type(error).__name__}: {error}") from error
+    first = results[document["baseline"]]
+    if isinstance(first, Mapping):
+        metric, labels = metrics.metric(first["metric"]), np.asarray(first["labels"])
+        scores = {variant: metric.score(np.asarray(result["output"]), labels) for variant, result in results.items()}
+    elif np.ndim(first) == 1:
+        metric, labels = metrics.metric("mean"), np.asarray(first)
+        scores = {variant: metric.score(np.asarray(result), labels) for variant, result in results.items()}
+    else:
+        _add_point_metric(document, name, {variant: float(result) for variant, result in results.items()})
+        return
+    values = {variant: metric.aggregate(each, labels) for variant, each in scores.items()}
+    _add_metric(document, name, metric, values, scores, labels)
+
+
+def _add_point_metric(document: dict[str, Any], name: str, values: Mapping[str, float]) -> None:
+    """Add a metric that has one number per model and so no interval."""
+    document["metric"] = {"name": name, "unit": "", "higher_is_better": True}
+    baseline = document["baseline"]
+    for variant in document["variants"]:
+        identifier = variant["id"]
+        variant["value"] = values[identifier]
+        if identifier != baseline:
+            comparison = {"baseline": baseline, "candidate": identifier, "metric": f"accuracy.{name}", "samples": None}
+            comparison |= {"drop": values[baseline] - values[identifier], "ci95": None, "method": "point"}
+            document["comparisons"].append(comparison | {"lost": None, "won": None})

@@ -1,0 +1,61 @@
+"""How close a compressed model's outputs are to the float model's, without labels; one pass, constant memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(slots=True, kw_only=True)
+class Fidelity:
+    """Sums over all samples seen so far, per output."""
+
+    signal: dict[str, float] = field(default_factory=dict)
+    noise: dict[str, float] = field(default_factory=dict)
+    cosines: list[float] = field(default_factory=list)
+    agreed: int = 0
+    compared: int = 0
+    """Samples whose first output is a row of class scores."""
+
+    def update(self, reference: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
+        """Compare the outputs of one batch, samples on axis 0."""
+        for index, (name, expected) in enumerate(reference.items()):
+            if expected.dtype.kind != "f":
+                continue
+            wanted = expected.reshape(len(expected) if expected.ndim else 1, -1).astype(np.float64)
+            given = outputs[name].reshape(wanted.shape).astype(np.float64)
+            self.signal[name] = self.signal.get(name, 0.0) + float((wanted**2).sum())
+            self.noise[name] = self.noise.get(name, 0.0) + float(((wanted - given) ** 2).sum())
+            if index == 0:
+                lengths = np.linalg.norm(wanted, axis=1) * np.linalg.norm(given, axis=1)
+                dots = (wanted * given).sum(1)
+                self.cosines += np.where(lengths > 0, dots / np.where(lengths > 0, lengths, 1), 1.0).tolist()
+                if expected.ndim == 2 and expected.shape[1] > 1:
+                    self.agreed += int((wanted.argmax(1) == given.argmax(1)).sum())
+                    self.compared += len(wanted)
+
+    @property
+    def sqnr_db(self) -> float | None:
+        """Signal-to-quantization-noise ratio of the worst output, dB; None without float outputs or without noise."""
+        ratios = [
+            10 * math.log10(signal / self.noise[name])
+            for name, signal in self.signal.items()
+            if signal > 0 and self.noise[name] > 0
+        ]
+        return min(ratios, default=None)
+
+    @property
+    def cosine(self) -> float | None:
+        """Mean cosine similarity of the first output, sample by sample."""
+        return float(np.mean(self.cosines)) if self.cosines else None
+
+    @property
+    def agreement_pct(self) -> float | None:
+        """Share of samples with the same arg max; None where the first output is no row of class scores."""
+        return 100 * self.agreed / self.compared if self.compared else None

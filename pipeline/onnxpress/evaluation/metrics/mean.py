@@ -1,0 +1,20 @@
+"""Mean: the average of one number per sample, where higher is better, whatever a user's function computes."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from onnxpress.evaluation.metrics import Array
+
+UNIT = ""
+PROPORTION = False
+
+
+def score(output: Array, labels: Array) -> Array:  # noqa: ARG001 - the contract's
+    """Return the model's one number per sample; ``output`` is [N] or [N, 1]."""
+    return np.asarray(output.reshape(len(output), -1)[:, 0], np.float64)
+
+
+def aggregate(values: Array, labels: Array) -> float:  # noqa: ARG001 - the contract's
+    """Return the mean."""
+    return float(values.mean())

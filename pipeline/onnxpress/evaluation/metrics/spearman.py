@@ -1,0 +1,32 @@
+"""Spearman: 100 x the rank correlation of the model's score with the label.
+
+C. Spearman, "The proof and measurement of association between two things", 1904. Ties get their average rank.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from onnxpress.evaluation.metrics import Array
+
+UNIT = "x100"
+PROPORTION = False
+
+
+def score(output: Array, labels: Array) -> Array:  # noqa: ARG001 - the contract's
+    """Return the model's one score per sample; ``output`` is [N] or [N, 1]."""
+    return np.asarray(output.reshape(len(output), -1)[:, 0], np.float64)
+
+
+def aggregate(values: Array, labels: Array) -> float:
+    """Return 100 x the correlation of the ranks; 0 when one side is constant."""
+    mine, theirs = _ranks(values), _ranks(labels.reshape(-1))
+    if mine.std() == 0 or theirs.std() == 0:
+        return 0.0
+    return float(100 * np.corrcoef(mine, theirs)[0, 1])
+
+
+def _ranks(values: Array) -> Array:
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ranks: Array = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
+    return ranks
