@@ -1,0 +1,60 @@
+"""What the gate found for one rule and one variant, and the exit code that follows from all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+Level = Literal["off", "warn", "error"]
+Verdict = Literal["pass", "fail", "warn", "inconclusive", "missing", "waived", "waiver-expired"]
+Outcome = Literal["pass", "fail", "inconclusive"]
+
+LEVELS: tuple[Level, ...] = get_args(Level)
+EXIT_CODES: dict[Outcome, int] = {"pass": 0, "fail": 1, "inconclusive": 4}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One rule, judged for one variant."""
+
+    rule: str
+    variant: str
+    level: Level
+    """What a verdict other than ``pass`` weighs: ``error`` stops the release, ``warn`` and ``off`` do not."""
+    verdict: Verdict
+    measured: str
+    """What was measured, with unit and interval; empty when nothing was."""
+    limit: str
+    """The bounds of the rule, with units."""
+    reason: str = ""
+    """Why the verdict is not a plain ``pass``, and what would change it."""
+    line: int | None = None
+    """Line of the rule in the policy file."""
+
+    @property
+    def outcome(self) -> Outcome:
+        """What this check alone means for the release."""
+        if self.level != "error" or self.verdict in ("pass", "warn", "waived"):
+            return "pass"
+        return "inconclusive" if self.verdict in ("inconclusive", "missing") else "fail"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Check:
+        """Read what `to_json` wrote."""
+        return cls(**value)
+
+
+def outcome(checks: Iterable[Check]) -> Outcome:
+    """Return what all checks together mean: a failure outweighs missing evidence, which outweighs a pass."""
+    outcomes = {check.outcome for check in checks}
+    return "fail" if "fail" in outcomes else "inconclusive" if "inconclusive" in outcomes else "pass"
+
+
+def exit_code(checks: Iterable[Check]) -> int:
+    """Return 0 for passed (warnings allowed), 1 for failed, 4 for evidence that is missing or cannot decide."""
+    return EXIT_CODES[outcome(checks)]

@@ -1,0 +1,177 @@
+"""Everything a run measured, in one value and one JSON file.
+
+The measured documents inside (evaluation, bench, cost) stay as they were written, plain nested values in the shape of
+their own schema: a report gathers, it does not compute. A document that was not made is ``None``, and every reader
+says "not measured" then.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from onnxpress.errors import DataError, UsageError
+from onnxpress.gate.check import Check, Outcome, outcome
+
+SCHEMA = "onnxpress.report/1"
+
+Document = Mapping[str, Any]
+"""A JSON object."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What went in, what came out, what was measured and what the gate said."""
+
+    recipe: Document
+    """``path``, ``sha256`` and ``name``."""
+    versions: Mapping[str, str]
+    created: str | None
+    """ISO 8601 time; None in a reproducible report."""
+    baseline: str
+    """Id of the variant that all others are compared with."""
+    variants: tuple[Document, ...]
+    """The baseline first; each with ``id``, ``path``, ``sha256``, ``size_bytes``, ``steps``, ``kernels``…"""
+    export: Document | None = None
+    evaluation: Document | None = None
+    """Schema onnxpress.evaluation/1."""
+    bench: Document | None = None
+    """Schema onnxpress.bench/1."""
+    cost: Document | None = None
+    """Schema onnxpress.cost/1."""
+    checks: tuple[Check, ...] = ()
+
+    @property
+    def verdict(self) -> Outcome | None:
+        """What the gate decided; None when there was no policy."""
+        return outcome(self.checks) if self.checks else None
+
+    @property
+    def candidates(self) -> tuple[str, ...]:
+        """Ids of the variants that are compared with the baseline."""
+        return tuple(variant["id"] for variant in self.variants if variant["id"] != self.baseline)
+
+    def variant(self, name: str) -> Document:
+        """Return a variant's model facts.
+
+        Raises:
+            KeyError: there is no such variant.
+
+        """
+        found = _find(self.variants, id=name)
+        if found is None:
+            raise KeyError(name)
+        return found
+
+    def quality(self, variant: str) -> Document | None:
+        """Return what the evaluation found for one variant: ``value``, ``agreement_pct``, ``cosine``, ``sqnr_db``."""
+        return _find(_part(self.evaluation, "variants"), id=variant)
+
+    def speed(self, variant: str) -> Document | None:
+        """Return what the benchmark found for one variant, for example its ``latency_ms``."""
+        return _find(_part(self.bench, "variants"), id=variant)
+
+    def prices(self, variant: str) -> Sequence[Document]:
+        """Return the cost of one variant on each instance type; empty when it was not computed."""
+        found = _find(_part(self.cost, "variants"), id=variant)
+        return found["instances"] if found else ()
+
+    def price(self, variant: str, instance: str) -> Document | None:
+        """Return the cost of one variant on one instance type."""
+        return _find(self.prices(variant), instance=instance)
+
+    def quality_change(self, variant: str) -> Document | None:
+        """Return the paired comparison of a variant's accuracy with the baseline's: ``drop``, ``ci95`` and more."""
+        if self.metric is None:
+            return None
+        return self._change(self.evaluation, variant, f"accuracy.{self.metric['name']}")
+
+    def speed_change(self, variant: str, metric: str = "latency.p50") -> Document | None:
+        """Return the paired comparison of a variant's timing with the baseline's: ``change_pct``, ``ci95_pct``."""
+        return self._change(self.bench, variant, metric)
+
+    def checks_of(self, variant: str) -> tuple[Check, ...]:
+        """Return what the gate found for one variant."""
+        return tuple(check for check in self.checks if check.variant == variant)
+
+    @property
+    def metric(self) -> Document | None:
+        """The accuracy metric: ``name``, ``unit`` and ``higher_is_better``; None when there were no labels."""
+        return self.evaluation["metric"] if self.evaluation else None
+
+    def _change(self, document: Document | None, variant: str, metric: str) -> Document | None:
+        return _find(_part(document, "comparisons"), baseline=self.baseline, candidate=variant, metric=metric)
+
+    def with_checks(self, checks: Sequence[Check]) -> Report:
+        """Return the same report with the gate's findings."""
+        return dataclasses.replace(self, checks=tuple(checks))
+
+    def to_json(self) -> str:
+        """Return the JSON text; equal reports give equal text."""
+        value = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        value |= {"schema": SCHEMA, "checks": [check.to_json() for check in self.checks], "verdict": self.verdict}
+        return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, *, origin: str = "report") -> Report:
+        """Read what `to_json` wrote.
+
+        Args:
+            text: JSON.
+            origin: Where it comes from, for messages.
+
+        Raises:
+            DataError: not JSON, another schema or version, or parts are missing.
+
+        """
+        try:
+            value = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise DataError(f"{origin}: not JSON ({error}). Write it again with `compress run`.") from error
+        schema = value.get("schema") if isinstance(value, dict) else None
+        if schema != SCHEMA:
+            raise DataError(
+                f"{origin}: schema {schema!r}, this version of onnxpress reads {SCHEMA!r}. "
+                "Write it again with `compress run`."
+            )
+        try:
+            value["checks"] = tuple(Check.from_json(check) for check in value["checks"])
+            value["variants"] = tuple(value["variants"])
+            report = cls(**{field.name: value[field.name] for field in dataclasses.fields(cls)})
+            report.variant(report.baseline)
+        except (KeyError, TypeError) as error:
+            raise DataError(f"{origin}: damaged report ({error}). Write it again with `compress run`.") from error
+        return report
+
+    @classmethod
+    def load(cls, path: Path) -> Report:
+        """Read a report file, or the ``report.json`` of a run folder.
+
+        Raises:
+            UsageError: there is no such file.
+            DataError: it is not a report that this version reads.
+
+        """
+        file = path / "report.json" if path.is_dir() else path
+        try:
+            text = file.read_text(encoding="utf-8")
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise UsageError(f"report {file}: no such file. Name a run folder that `compress run` wrote.") from error
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"report {file}: cannot be read ({error}).") from error
+        return cls.from_json(text, origin=f"report {file}")
+
+
+def _part(document: Document | None, name: str) -> Sequence[Document]:
+    return document[name] if document else ()
+
+
+def _find(documents: Sequence[Document], **fields: str) -> Document | None:
+    for document in documents:
+        if all(document[name] == value for name, value in fields.items()):
+            return document
+    return None
