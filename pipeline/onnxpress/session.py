@@ -13,13 +13,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import onnx_ir as ir
 
-from onnxpress import artifact, host
+from onnxpress import host
 from onnxpress.errors import ModelError, UsageError, did_you_mean
+
+if TYPE_CHECKING:  # a benchmark's worker imports this module, and its memory and start-up must be onnxruntime's alone
+    import onnx_ir as ir
 
 Spin = Literal["on", "stop", "off"]
 Optimization = Literal["all", "extended", "basic", "off"]
@@ -51,7 +53,9 @@ def open_session(model: Path | ir.Model, options: SessionOptions | None = None) 
         ModelError: onnxruntime refuses the model.
 
     """
-    if isinstance(model, ir.Model):
+    if not isinstance(model, Path):
+        from onnxpress import artifact
+
         with tempfile.TemporaryDirectory(prefix="onnxpress-") as folder:
             path = Path(folder) / "model.onnx"
             artifact.save(model, path)
@@ -139,6 +143,8 @@ def optimized_graph(model: Path, options: SessionOptions | None = None) -> ir.Mo
 
     Weights of the returned graph may be missing: it is for reading node types, names and providers.
     """
+    import onnx_ir as ir
+
     options = options or SessionOptions()
     with tempfile.TemporaryDirectory(prefix="onnxpress-") as folder:
         path = Path(folder) / "optimized.onnx"
