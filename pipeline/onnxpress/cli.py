@@ -1,0 +1,592 @@
+"""The command line: parse, call one function, print. Importing it imports neither torch nor onnxruntime.
+
+Every command takes ``--json FILE|-``, ``-q`` and ``-v``, and ends with the exit codes of `onnxpress.errors`: 0 done or
+gate passed, 1 gate failed, 2 wrong usage, 3 model or data broken, 4 evidence missing, 5 internal error.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec
+
+import click
+
+import onnxpress
+
+if TYPE_CHECKING:
+    from onnxpress.artifact import Artifact, Edit
+    from onnxpress.progress import Progress
+    from onnxpress.report.report import Report
+
+Params = ParamSpec("Params")
+FILE = click.Path(path_type=Path, dir_okay=False)
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110, "show_default": True}
+
+
+class Result:
+    """How a command's result leaves: text for people, or JSON for programs, or both."""
+
+    def __init__(self, json_target: str | None, quiet: int, verbose: int) -> None:
+        self.json_target = json_target
+        self.quiet = bool(quiet)
+        self.verbose = bool(verbose)
+
+    @property
+    def progress(self) -> Progress:
+        """A progress display that respects ``-q``."""
+        from onnxpress.progress import Progress
+
+        return Progress(quiet=self.quiet)
+
+    def show(self, text: str, document: dict[str, Any]) -> None:
+        """Print the text, unless ``-q`` or ``--json -`` ask for something else, and write the document."""
+        if self.json_target != "-" and not self.quiet:
+            click.echo(text.rstrip("\n"))
+        if self.json_target is None:
+            return
+        content = json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+        if self.json_target == "-":
+            click.echo(content, nl=False)
+        else:
+            from onnxpress.artifact import write_text
+
+            write_text(Path(self.json_target), content, force=True)
+
+
+def common(function: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that every command has; they arrive as one `Result`."""
+
+    @click.option("--json", "json_target", metavar="FILE|-", help="Write the result as JSON; - for standard output.")
+    @click.option("-v", "--verbose", count=True, help="Say more; a traceback for internal errors.")
+    @click.option("-q", "--quiet", count=True, help="Say nothing but errors.")
+    @functools.wraps(function)
+    def command(*args: Any, json_target: str | None, verbose: int, quiet: int, **options: Any) -> None:  # noqa: ANN401
+        function(*args, result=Result(json_target, quiet, verbose), **options)
+
+    return command
+
+
+output_option = click.option("-o", "--output", type=FILE, required=True, help="Where to write the model.")
+force_option = click.option("--force", is_flag=True, help="Replace an existing output.")
+
+
+@click.group(context_settings=CONTEXT)
+@click.version_option(onnxpress.__version__, prog_name="onnxpress")
+def cli() -> None:
+    """Make trained models cheap to deploy, and prove it.
+
+    Export to ONNX, prune, quantize, measure accuracy and speed in pairs, price, and gate a release.
+    """
+
+
+@cli.command()
+@click.argument("source")
+@output_option
+@click.option("--weights", type=FILE, help="Weights: .safetensors, or .pt that loads without pickle.")
+@click.option(
+    "--input",
+    "inputs",
+    multiple=True,
+    metavar="NAME:DTYPE:SHAPE",
+    help="x:float32:batchx3x224x224; words are dynamic axes.",
+)
+@click.option("--opset", type=int, help="ONNX operator set of the result.")
+@click.option("--atol", type=float, help="Absolute tolerance of the verification.")
+@click.option("--rtol", type=float, help="Relative tolerance of the verification.")
+@click.option("--no-verify", is_flag=True, help="Write the model without comparing it with PyTorch.")
+@force_option
+@common
+def export(
+    source: str,
+    output: Path,
+    weights: Path | None,
+    inputs: tuple[str, ...],
+    opset: int | None,
+    atol: float | None,
+    rtol: float | None,
+    no_verify: bool,
+    force: bool,
+    result: Result,
+) -> None:
+    """Export SOURCE to a prepared ONNX model.
+
+    SOURCE is zoo:NAME, module:factory, file.py:factory, program.pt2, or model.onnx. The result has constants and
+    BatchNorm folded, and is compared with PyTorch on several shapes before it is written.
+    """
+    from onnxpress import runner
+    from onnxpress.export import ExportOptions
+    from onnxpress.export.export import export as run
+    from onnxpress.recipe import options
+
+    values = {"weights": weights and str(weights), "inputs": inputs or None, "opset": opset, "atol": atol, "rtol": rtol}
+    chosen = options(ExportOptions, values | {"verify": not no_verify})
+    entry = {
+        "step": "export",
+        "options": chosen.model_dump(mode="json"),
+        "source_sha256": runner.source_sha256(source, chosen.weights),
+        "versions": runner.versions(),
+    }
+    check_output(output, force=force)
+    with result.progress.task(f"export {source}"):
+        exported = run(source, chosen)
+        made = save(exported.edit, output, entry, force=force)
+    check = exported.verification
+    lines = [f"{output}: {size(made)}, sha256 {made.sha256[:12]}"]
+    if check is not None:
+        lines.append(
+            f"matches PyTorch on {len(check.shapes)} shapes: largest error {check.max_abs_error:.2g} absolute, "
+            f"{check.max_rel_error:.2g} relative"
+        )
+    facts = {} if check is None else {"max_abs_error": check.max_abs_error, "max_rel_error": check.max_rel_error}
+    result.show("\n".join(lines), step_document("export", made, exported.edit) | facts)
+
+
+@cli.command()
+@click.argument("model", type=FILE)
+@output_option
+@click.option("--method", help="Criterion: which channels or weights matter least (l2, l1, random).")
+@click.option("--granularity", help="channel (removes them), weight (zeros), or n:m such as 2:4.")
+@click.option("--amount", help="Share to prune, for example 30%.")
+@click.option("--target", metavar="macs=0.7", help="What is to be left of the multiply-accumulates.")
+@click.option("--round-to", type=int, help="Channel counts are kept at multiples of this.")
+@click.option("--include", metavar="REGEX", help="Prune only nodes whose name matches.")
+@click.option("--exclude", metavar="REGEX", help="Leave nodes alone whose name matches.")
+@force_option
+@common
+def prune(
+    model: Path,
+    output: Path,
+    method: str | None,
+    granularity: str | None,
+    amount: str | None,
+    target: str | None,
+    round_to: int | None,
+    include: str | None,
+    exclude: str | None,
+    force: bool,
+    result: Result,
+) -> None:
+    """Remove channels (or zero weights) of MODEL."""
+    from onnxpress.pruning import PruneOptions
+    from onnxpress.pruning import prune as run
+    from onnxpress.recipe import options
+
+    values = {"method": method, "granularity": granularity, "amount": amount, "target": key_value(target)}
+    chosen = options(PruneOptions, values | {"round_to": round_to, "include": include, "exclude": exclude})
+    transform(model, output, "prune", chosen, None, lambda prepared: run(prepared, chosen), force=force, result=result)
+
+
+@cli.command()
+@click.argument("model", type=FILE)
+@output_option
+@click.option(
+    "--mode", type=click.Choice(["static", "dynamic"]), default="static", help="Ranges from data, or in each run."
+)
+@click.option("--calibration", metavar="DATA", help="Calibration samples (mode static).")
+@click.option("--samples", type=int, help="Use only the first so many samples.")
+@click.option("--calibrator", help="How ranges follow from the statistics: minmax, mse, percentile.")
+@click.option("--per-tensor", is_flag=True, help="One weight scale per tensor instead of per channel.")
+@click.option("--include", metavar="REGEX", help="Quantize only nodes whose name matches.")
+@click.option("--exclude", metavar="REGEX", help="Keep nodes float whose name matches.")
+@force_option
+@common
+def quantize(
+    model: Path,
+    output: Path,
+    mode: str,
+    calibration: str | None,
+    samples: int | None,
+    calibrator: str | None,
+    per_tensor: bool,
+    include: str | None,
+    exclude: str | None,
+    force: bool,
+    result: Result,
+) -> None:
+    """Quantize MODEL to int8 and prove what runs as int8."""
+    from onnxpress.data import dataset
+    from onnxpress.quantization import QuantizeOptions
+    from onnxpress.quantization.kernels import kernels
+    from onnxpress.quantization.quantize import quantize as run
+    from onnxpress.recipe import options
+
+    values = {"mode": mode, "calibrator": calibrator, "per_tensor": per_tensor, "include": include, "exclude": exclude}
+    chosen = options(QuantizeOptions, values | {"samples": samples})
+    data = dataset(calibration, limit=samples) if calibration is not None and mode == "static" else None
+    made, edit = transform(
+        model, output, "quantize", chosen, data and data.sha256, lambda prepared: run(prepared, chosen, data),
+        force=force, result=None, progress=result.progress,
+    )  # fmt: skip
+    running = kernels(output, edit.skipped)
+    lines = [
+        f"{output}: {size(made)}",
+        f"in the loaded onnxruntime session: {running.int8} int8 kernels, {running.float} float, "
+        f"{running.conversions} conversions; {running.float_bytes:,} bytes of float weights left",
+        *(f"  float: {skip.op} {skip.where}: {skip.reason}" for skip in running.stayed_float),
+    ]
+    from dataclasses import asdict
+
+    result.show("\n".join(lines), step_document("quantize", made, edit) | {"kernels": asdict(running)})
+
+
+def transform(
+    model: Path,
+    output: Path,
+    step: str,
+    chosen: Any,  # noqa: ANN401 - any step's options
+    data_sha256: str | None,
+    work: Callable[[Any], Edit],
+    *,
+    force: bool,
+    result: Result | None,
+    progress: Progress | None = None,
+) -> tuple[Artifact, Edit]:
+    """Prepare a model file, run one step on it, save the result, and show it when there is a ``result``."""
+    from onnxpress import artifact, runner
+    from onnxpress.export.prepare import prepare
+
+    check_output(output, force=force)
+    given = artifact.read(model)
+    shown = progress or (result.progress if result is not None else None)
+    assert shown is not None  # noqa: S101 - one of the two is given
+    with shown.task(f"{step} {model}"):
+        edit = work(prepare(artifact.load(model)).model)
+        entry = {
+            "step": step,
+            "options": chosen.model_dump(mode="json"),
+            "input_sha256": given.sha256,
+            "data_sha256": data_sha256,
+            "versions": runner.versions(),
+        }
+        made = save(edit, output, entry, force=force)
+    if result is not None:
+        facts = [f"  {name.replace('_', ' ')}: {value}" for name, value in edit.facts.items()]
+        skips = [f"  left alone: {skip.op} {skip.where}: {skip.reason}" for skip in edit.skipped]
+        headline = f"{output}: {size(made)}, was {given.size_bytes / 1e6:.2f} MB"
+        result.show("\n".join([headline, *facts, *skips]), step_document(step, made, edit))
+    return made, edit
+
+
+@cli.command()
+@click.argument("models", nargs=-1, required=True, type=FILE)
+@click.option("--data", required=True, metavar="DATA", help="Samples, labelled where the metric needs it.")
+@click.option("--metric", help="top1, top5, spearman, mean, or module:fn; without it only fidelity is measured.")
+@click.option("--samples", type=int, help="Use only the first so many samples.")
+@common
+def evaluate(models: tuple[Path, ...], data: str, metric: str | None, samples: int | None, result: Result) -> None:
+    """Measure accuracy; the first of MODELS is the baseline of the others."""
+    from onnxpress.data import dataset
+    from onnxpress.evaluation.evaluate import check_metric
+    from onnxpress.evaluation.evaluate import evaluate as run
+    from onnxpress.report.formats import terminal
+
+    check_metric(metric)
+    named = name_models(models)
+    source = dataset(data, limit=samples)
+    with result.progress.task("evaluate", source.count * len(named)) as advance:
+        document = run(named, baseline=next(iter(named)), data=source, metric=metric, advance=advance)
+    result.show(terminal.evaluation(document), document)
+
+
+@cli.command()
+@click.argument("models", nargs=-1, required=True, type=FILE)
+@click.option("--baseline", type=FILE, help="What the others are compared with; default the first model.")
+@click.option("--ep", "provider", default="cpu", help="Execution provider.")
+@click.option("--threads", type=int, help="Intra-op threads; default what this process may really use.")
+@click.option("--spin", type=click.Choice(["on", "stop", "off"]), default="stop", help="Spinning of idle threads.")
+@click.option("--scenario", "scenarios", multiple=True, help="single (batch 1, latency) or offline (throughput).")
+@click.option("--inputs", metavar="DATA", help="Real samples; without them synthetic ones are drawn, and labelled so.")
+@click.option("--pairs", type=int, help="Rounds of interleaved blocks.")
+@click.option("--budget", help="Time to spend at most, for example 60s.")
+@common
+def bench(
+    models: tuple[Path, ...],
+    baseline: Path | None,
+    provider: str,
+    threads: int | None,
+    spin: str,
+    scenarios: tuple[str, ...],
+    inputs: str | None,
+    pairs: int | None,
+    budget: str | None,
+    result: Result,
+) -> None:
+    """Measure latency, throughput, memory and cold start of MODELS, in pairs with the baseline."""
+    from onnxpress.bench.bench import bench as run
+    from onnxpress.bench.options import BenchOptions
+    from onnxpress.data import dataset
+    from onnxpress.recipe import options
+    from onnxpress.report.formats import terminal
+
+    values = {"providers": [provider], "threads": threads, "spin": spin, "scenarios": scenarios or None, "pairs": pairs}
+    chosen = options(BenchOptions, values | {"budget": budget})
+    named = name_models((*([baseline] if baseline is not None and baseline not in models else []), *models))
+    reference = next((name for name, path in named.items() if path == baseline), next(iter(named)))
+    with result.progress.task("bench") as advance:
+        measured = run(
+            named, baseline=reference, options=chosen, inputs=dataset(inputs) if inputs else None, advance=advance
+        )
+    document = measured.to_json()
+    result.show(terminal.bench(document), document)
+
+
+@cli.command()
+@click.argument("bench_json", type=FILE)
+@click.option("--prices", type=FILE, help="Price file on top of the bundled one.")
+@click.option("--price", "price", multiple=True, metavar="TYPE=USD", help="Price per hour of one instance type.")
+@click.option("--instance", "instances", multiple=True, help="provider/type/region, as in the price table.")
+@click.option("--inferences-per-month", help="For example 100M.")
+@click.option("--utilisation", help="Share of the time an instance is busy, for example 50%.")
+@common
+def cost(
+    bench_json: Path,
+    prices: Path | None,
+    price: tuple[str, ...],
+    instances: tuple[str, ...],
+    inferences_per_month: str | None,
+    utilisation: str | None,
+    result: Result,
+) -> None:
+    """Price the measurements in BENCH_JSON."""
+    from onnxpress.cost.cost import cost as run
+    from onnxpress.cost.options import CostOptions
+    from onnxpress.recipe import options
+    from onnxpress.report.formats import terminal
+
+    values = {"prices": prices and str(prices), "price": price or None, "instances": instances or None}
+    chosen = options(CostOptions, values | {"inferences_per_month": inferences_per_month, "utilisation": utilisation})
+    document = run(read_json(bench_json, "onnxpress.bench/1"), chosen)
+    result.show(terminal.cost(document), document)
+
+
+@cli.command()
+@click.argument("run_dir", type=click.Path(path_type=Path))
+@click.option("--policy", type=FILE, required=True, help="The rules, schema onnxpress.policy/1.")
+@common
+def gate(run_dir: Path, policy: Path, result: Result) -> None:
+    """Judge the finished measurements in RUN_DIR by a policy; exit code 1 when a rule fails."""
+    from datetime import UTC, datetime
+
+    from onnxpress.gate.gate import gate as run
+    from onnxpress.gate.policy import Policy
+    from onnxpress.report.formats import terminal
+    from onnxpress.report.report import Report
+
+    rules = Policy.load(policy)
+    report = Report.load(run_dir)
+    report = report.with_checks(run(report, rules, datetime.now(UTC).date()))
+    result.show(terminal.gate(report), gate_document(report))
+    sys.exit(exit_code(report))
+
+
+@cli.command()
+@click.argument("run_dir", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=FILE, help="report.html, report.md or report.json; default: print it.")
+@force_option
+@common
+def report(run_dir: Path, output: Path | None, force: bool, result: Result) -> None:
+    """Show the report of RUN_DIR, or write it in the format of the output's suffix."""
+    from onnxpress.artifact import write_text
+    from onnxpress.errors import UsageError
+    from onnxpress.report.formats import html, markdown, terminal
+    from onnxpress.report.report import Report
+
+    found = Report.load(run_dir)
+    document = json.loads(found.to_json())
+    if output is None:
+        result.show(terminal.render(found), document)
+        return
+    renderers = {".html": html.render, ".md": markdown.render, ".json": Report.to_json}
+    if output.suffix not in renderers:
+        raise UsageError(
+            f"output {output}: the suffix says the format, and {output.suffix!r} is none. Use .html, .md or .json."
+        )
+    write_text(output, renderers[output.suffix](found), force=force)
+    result.show(f"{output}: written", document)
+
+
+@cli.command()
+@click.argument("recipe")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Run folder; default NAME-run beside you.")
+@common
+def run(recipe: str, output: Path | None, result: Result) -> None:
+    """Do everything in RECIPE (a file, or zoo:NAME): export, variants, evaluate, bench, cost, report, gate.
+
+    A second run repeats only the measurements; an interrupted one continues.
+    """
+    from onnxpress import runner
+    from onnxpress.recipe import Recipe
+    from onnxpress.report.formats import terminal
+
+    loaded = Recipe.load(recipe_path(recipe))
+    folder = output or Path(f"{loaded.path.stem}-run")
+    finished = runner.run(loaded, folder, result.progress)
+    result.show(f"{terminal.render(finished)}\n\nreport: {folder / 'report.html'}", json.loads(finished.to_json()))
+    sys.exit(exit_code(finished))
+
+
+@cli.command()
+@click.argument("model", type=FILE)
+@common
+def inspect(model: Path, result: Result) -> None:
+    """Show what MODEL holds: parameters, bytes and MACs by layer, operators, lineage, what could be quantized."""
+    from onnxpress import inspection
+
+    found = inspection.inspect(model)
+    result.show(inspection.render(found), found)
+
+
+@cli.command()
+@common
+def doctor(result: Result) -> None:
+    """Check this machine: packages, execution providers that really work, CPU features, limits."""
+    from onnxpress import doctor as diagnosis
+
+    findings = diagnosis.diagnose()
+    result.show(diagnosis.render(findings), diagnosis.document(findings))
+
+
+def recipe_path(text: str) -> Path:
+    """Return the path of a recipe; ``zoo:NAME`` names the one of a reference model."""
+    from onnxpress.errors import UsageError, did_you_mean
+
+    if not text.startswith("zoo:"):
+        return Path(text)
+    import onnxpress_models
+
+    name = text.removeprefix("zoo:")
+    if name not in onnxpress_models.names():
+        raise UsageError(f"recipe {text}: no such reference model.{did_you_mean(name, onnxpress_models.names())}")
+    return onnxpress_models.recipe_file(name)
+
+
+def name_models(paths: tuple[Path, ...]) -> dict[str, Path]:
+    """Name models by their file, or by their folder where files of several folders are named alike."""
+    stems = [path.stem for path in paths]
+    names = [path.stem if stems.count(path.stem) == 1 else path.parent.name or path.stem for path in paths]
+    unique = [name if names.count(name) == 1 else str(path) for name, path in zip(names, paths, strict=True)]
+    return dict(zip(unique, paths, strict=True))
+
+
+def key_value(text: str | None) -> dict[str, str] | None:
+    """Turn ``macs=0.7`` into ``{"macs": "0.7"}``."""
+    from onnxpress.errors import UsageError
+
+    if text is None:
+        return None
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise UsageError(f"{text!r}: must be NAME=VALUE, for example macs=0.7.")
+    return {key: value}
+
+
+def check_output(output: Path, *, force: bool) -> None:
+    """Refuse an output that cannot be written before the work, not after it."""
+    from onnxpress.artifact import writing
+
+    with writing(output, force=force):
+        pass
+
+
+def save(edit: Edit, output: Path, entry: dict[str, Any], *, force: bool) -> Artifact:
+    """Save a step's model with its lineage entry."""
+    from onnxpress import artifact
+
+    return artifact.save(edit.model, output, step=entry, force=force)
+
+
+def step_document(step: str, made: Artifact, edit: Edit) -> dict[str, Any]:
+    """Return the JSON result of a command that made a model."""
+    from dataclasses import asdict
+
+    return {
+        "schema": "onnxpress.step/1",
+        "step": step,
+        "artifact": {"path": str(made.path), "sha256": made.sha256, "size_bytes": made.size_bytes},
+        "facts": dict(edit.facts),
+        "changed": list(edit.changed),
+        "skipped": [asdict(skip) for skip in edit.skipped],
+    }
+
+
+def gate_document(report: Report) -> dict[str, Any]:
+    """Return the JSON result of a gate."""
+    checks = [check.to_json() for check in report.checks]
+    return {"schema": "onnxpress.gate/1", "verdict": report.verdict, "checks": checks}
+
+
+def exit_code(report: Report) -> int:
+    """Return the exit code of a report's checks; 0 when there was no policy."""
+    from onnxpress.gate import check
+
+    return check.exit_code(report.checks)
+
+
+def read_json(path: Path, schema: str) -> dict[str, Any]:
+    """Read a JSON result of ours and check its schema."""
+    from onnxpress.errors import DataError, UsageError
+
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror}). Check the path.") from error
+    except ValueError as error:
+        raise DataError(f"{path}: not JSON ({error}).") from error
+    found = document.get("schema") if isinstance(document, dict) else None
+    if found != schema:
+        raise DataError(f"{path}: schema {found!r}, {schema!r} is needed.")
+    return dict(document)
+
+
+def size(made: Artifact) -> str:
+    """Return an artifact's size for people."""
+    return f"{made.size_bytes / 1e6:.2f} MB"
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Run the command line and exit; a user's mistake is one line on standard error, never a traceback."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        cli.main(arguments, prog_name="compress", standalone_mode=False)
+        code = 0
+    except click.exceptions.Exit as stop:
+        code = stop.exit_code
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted; finished steps are kept", err=True)
+        code = 130
+    except BrokenPipeError:  # the reader of our output has gone: nothing to say to it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except Exception as error:
+        code = explain(error, verbose=any(argument in ("-v", "--verbose") for argument in arguments))
+    sys.exit(code)
+
+
+def explain(error: Exception, *, verbose: bool) -> int:
+    """Print an error and return its exit code."""
+    known = getattr(error, "exit_code", None)
+    if isinstance(known, int):
+        click.echo(f"error: {' '.join(str(error).split())}", err=True)
+        return known
+    if isinstance(error, MemoryError):
+        click.echo("error: out of memory. Use a smaller batch or a machine with more memory.", err=True)
+        return 5
+    if verbose:
+        traceback.print_exception(error)
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    place = f"{Path(where.filename).name}:{where.lineno}"
+    click.echo(
+        f"internal error: {type(error).__name__}: {error} ({place}). This is a bug of onnxpress "
+        f"{onnxpress.__version__}: please report it with the output of -v.",
+        err=True,
+    )
+    return 5

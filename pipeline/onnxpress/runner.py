@@ -1,0 +1,404 @@
+"""The loop: a recipe in, a folder with artifacts, measurements, report and verdict out.
+
+::
+
+    RUN_DIR/
+      steps/KEY/model.onnx, step.json   one folder per step, named by everything that its result depends on
+      VARIANT/model.onnx                the artifact of each variant (a hard link into steps/)
+      evaluation.json bench.json cost.json report.json report.md report.html run.json
+
+No state lives anywhere else. A step's key is the hash of its input model, options, data, code and library versions, so
+variants share steps, a second run does only what changed, and a run that was killed continues: a step's folder appears
+in one rename, complete. Measurements are always taken again, because they are about this machine now.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import importlib.util
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import onnxpress
+import onnxpress_models
+from onnxpress import artifact, graph
+from onnxpress.artifact import Artifact, Edit, Skip
+from onnxpress.data import dataset
+from onnxpress.errors import ModelError, OutputError, UsageError
+from onnxpress.gate.policy import Policy
+from onnxpress.progress import Progress
+from onnxpress.recipe import BASELINE, Recipe, Step
+from onnxpress.report.report import Report
+from onnxpress_calibration.dataset import Dataset
+
+MODEL_FILE = "model.onnx"
+RECORD_FILE = "step.json"
+LIBRARIES = ("numpy", "onnx", "onnx-ir", "onnxruntime", "onnxruntime-gpu", "torch")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    """A step that is finished: its artifact and what is known of it."""
+
+    artifact: Artifact
+    record: Mapping[str, Any]
+    """``step``, ``options``, ``facts``, ``skipped``, ``changed``: the content of step.json."""
+    cached: bool
+
+
+def run(recipe: Recipe, folder: Path, progress: Progress, *, now: Callable[[], datetime] | None = None) -> Report:
+    """Do everything a recipe asks for.
+
+    Args:
+        recipe: A validated recipe.
+        folder: The run folder; it is created, or continued when a run was here before.
+        progress: Shows what is going on.
+        now: The clock (for tests).
+
+    Returns:
+        The report, checks included when the recipe names a policy.
+
+    Raises:
+        OnnxpressError: see the commands; finished steps stay for the next run.
+    """
+    policy = Policy.load(Path(recipe.gate)) if recipe.gate else None  # before any work
+    from onnxpress.evaluation.evaluate import check_metric
+
+    check_metric(recipe.data.metric)
+    _create(folder)
+    with _locked(folder):
+        variants = _variants(recipe, folder, progress)
+        report = measure(recipe, folder, variants, progress, created=(now or _now)())
+        if policy is not None:
+            from onnxpress.gate.gate import gate
+
+            report = report.with_checks(gate(report, policy, (now or _now)().date()))
+        write_report(report, folder)
+        return report
+
+
+def _variants(recipe: Recipe, folder: Path, progress: Progress) -> dict[str, list[Done]]:
+    """Make the artifact of every variant; return the steps of each, the export first."""
+    store = folder / "steps"
+    artifact.remove_abandoned(store)
+    calibration = dataset(recipe.data.calibration) if recipe.data.calibration else None
+    exported = _export(recipe, store, progress)
+    variants = {BASELINE: [exported]}
+    for name, steps in recipe.variants.items():
+        done = [exported]
+        for step in steps:
+            done.append(_apply(step, done[-1].artifact, calibration, store, progress, variant=name))
+        variants[name] = done
+    for name, done in variants.items():
+        _link(done[-1].artifact, folder / name)
+    return variants
+
+
+def _export(recipe: Recipe, store: Path, progress: Progress) -> Done:
+    from onnxpress.export.export import export
+
+    source, options = recipe.model.source, recipe.model.model_dump(mode="json", exclude={"source"})
+    entry = {"step": "export", "options": options, "source_sha256": source_sha256(source, recipe.model.weights)}
+
+    def work() -> tuple[Edit, dict[str, Any]]:
+        exported = export(source, recipe.model)
+        return exported.edit, {"verification": exported.verification and asdict(exported.verification)}
+
+    return _stored(store, entry, work, progress, text=f"export {Path(source).name}")
+
+
+def _apply(
+    step: Step, given: Artifact, calibration: Dataset | None, store: Path, progress: Progress, *, variant: str
+) -> Done:
+    uses_data = uses_calibration(step)
+    if uses_data and calibration is None:
+        raise UsageError(
+            f"variant {variant!r}, step {step.name}: needs data.calibration, which the recipe does not give."
+        )
+    entry = {
+        "step": step.name,
+        "options": step.options.model_dump(mode="json"),
+        "input_sha256": given.sha256,
+        "data_sha256": calibration.sha256 if uses_data and calibration else None,
+    }
+
+    def work() -> tuple[Edit, dict[str, Any]]:
+        try:
+            return apply(step, given.path, calibration if uses_data else None), {}
+        except ModelError as error:
+            raise ModelError(f"variant {variant!r}, step {step.name}: {error}") from error
+
+    return _stored(store, entry, work, progress, text=f"{variant}: {step.name}")
+
+
+def uses_calibration(step: Step) -> bool:
+    """Tell whether a step reads the calibration data."""
+    if step.name == "quantize":
+        return bool(step.options.mode == "static")  # type: ignore[union-attr]
+    return False
+
+
+def apply(step: Step, path: Path, calibration: Dataset | None) -> Edit:
+    """Run one step on a model file and return its edit."""
+    model = artifact.load(path)
+    if step.name == "prune":
+        from onnxpress.pruning import PruneOptions, prune
+
+        assert isinstance(step.options, PruneOptions)  # noqa: S101 - Recipe built it from STEPS
+        return prune(model, step.options, calibration)
+    from onnxpress.quantization import QuantizeOptions
+    from onnxpress.quantization.quantize import quantize
+
+    assert isinstance(step.options, QuantizeOptions)  # noqa: S101
+    return quantize(model, step.options, calibration)
+
+
+def _stored(
+    store: Path,
+    entry: dict[str, Any],
+    work: Callable[[], tuple[Edit, dict[str, Any]]],
+    progress: Progress,
+    *,
+    text: str,
+) -> Done:
+    """Return a step from the store, or do its work and store it in one rename."""
+    entry = entry | {"versions": versions()}
+    key = hashlib.sha256(json.dumps(entry | {"code": code_sha256()}, sort_keys=True).encode()).hexdigest()[:20]
+    home = store / key
+    done = _read(home)
+    if done is not None:
+        progress.done(f"{text}: unchanged")
+        return done
+    shutil.rmtree(home, ignore_errors=True)
+    with progress.task(text):
+        edit, extra = work()
+        scratch = Path(tempfile.mkdtemp(prefix=f".tmp-{os.getpid()}-", dir=store))
+        try:
+            made = artifact.save(edit.model, scratch / MODEL_FILE, step=entry)
+            record = entry | {
+                "facts": dict(edit.facts),
+                "changed": list(edit.changed),
+                "skipped": [asdict(skip) for skip in edit.skipped],
+                "artifact_sha256": made.sha256,
+            }
+            artifact.write_text(scratch / RECORD_FILE, dumps(record | extra))
+            scratch.rename(home)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+    done = _read(home)
+    assert done is not None  # noqa: S101 - just written
+    return Done(artifact=done.artifact, record=done.record, cached=False)
+
+
+def _read(home: Path) -> Done | None:
+    """Return a stored step; None when it is not there or not what was written."""
+    try:
+        record = json.loads((home / RECORD_FILE).read_text())
+        stored = artifact.read(home / MODEL_FILE)
+    except (OSError, ValueError, UsageError, ModelError):
+        return None
+    return Done(artifact=stored, record=record, cached=True) if stored.sha256 == record["artifact_sha256"] else None
+
+
+def measure(
+    recipe: Recipe, folder: Path, variants: Mapping[str, list[Done]], progress: Progress, *, created: datetime
+) -> Report:
+    """Measure every variant and gather the report; the measured documents are written as they come."""
+    from onnxpress.bench.bench import bench
+    from onnxpress.cost.cost import cost
+    from onnxpress.evaluation.evaluate import evaluate
+
+    paths = {name: folder / name / MODEL_FILE for name in variants}
+    descriptions = [describe(name, paths[name], done, folder) for name, done in variants.items()]
+    evaluation = timings = costs = None
+    if recipe.data.evaluation is not None:
+        samples = dataset(recipe.data.evaluation)
+        with progress.task("evaluate", samples.count) as advance:
+            evaluation = evaluate(paths, baseline=BASELINE, data=samples, metric=recipe.data.metric, advance=advance)
+        artifact.write_text(folder / "evaluation.json", dumps(evaluation), force=True)
+    if recipe.bench is not None:
+        inputs = recipe.data.evaluation or recipe.data.calibration
+        with progress.task("bench") as advance:
+            timings = bench(
+                paths,
+                baseline=BASELINE,
+                options=recipe.bench,
+                inputs=dataset(inputs) if inputs else None,
+                advance=advance,
+            ).to_json()
+        artifact.write_text(folder / "bench.json", dumps(timings), force=True)
+    if recipe.cost is not None and timings is not None:
+        costs = cost(timings, recipe.cost)
+        artifact.write_text(folder / "cost.json", dumps(costs), force=True)
+    exported = variants[BASELINE][0]
+    return Report(
+        recipe={"path": recipe.path.name, "sha256": recipe.sha256, "name": recipe.path.stem},
+        versions=versions(),
+        created=created.isoformat(timespec="seconds"),
+        baseline=BASELINE,
+        variants=tuple(descriptions),
+        export=_verification(recipe, exported),
+        evaluation=None if evaluation is None else {k: v for k, v in evaluation.items() if k != "per_sample"},
+        bench=timings,
+        cost=costs,
+    )
+
+
+def describe(name: str, path: Path, done: list[Done], folder: Path) -> dict[str, Any]:
+    """Describe one variant's artifact for the report: size, steps, what runs as int8, lineage."""
+    from onnxpress.quantization.kernels import kernels
+
+    last = done[-1]
+    skipped = [Skip(**skip) for each in done for skip in each.record["skipped"]]
+    running = asdict(kernels(path, skipped))
+    model = artifact.load(path)
+    return {
+        "id": name,
+        "path": str(path.relative_to(folder)),
+        "sha256": last.artifact.sha256,
+        "size_bytes": last.artifact.size_bytes,
+        "steps": [
+            {key: each.record[key] for key in ("step", "options", "facts", "skipped")} | {"cached": each.cached}
+            for each in done[1:]
+        ],
+        "kernels": running,
+        "lineage": list(last.artifact.lineage),
+        "parameters": sum(tensor.size for tensor in artifact.tensors(model)),
+        "macs": graph.total_macs(artifact.load(_float_model(done).artifact.path)),
+        "opset": graph.opset(model),
+    }
+
+
+def _float_model(done: list[Done]) -> Done:
+    """Return the last step whose model still has float shapes: quantization changes no count of MACs."""
+    return next(each for each in reversed(done) if each.record["step"] != "quantize")
+
+
+def _verification(recipe: Recipe, exported: Done) -> dict[str, Any]:
+    found = exported.record.get("verification")
+    source = recipe.model.source
+    shown = source if source.startswith("zoo:") else Path(source).name
+    return {"source": shown, "notes": [skip["reason"] for skip in exported.record["skipped"]]} | (
+        {
+            "max_abs_error": found["max_abs_error"],
+            "max_rel_error": found["max_rel_error"],
+            "shapes_checked": found["shapes"],
+        }
+        if found
+        else {"max_abs_error": None, "max_rel_error": None, "shapes_checked": []}
+    )
+
+
+def write_report(report: Report, folder: Path) -> None:
+    """Write report.json and its renderings."""
+    from onnxpress.report.formats import html, markdown
+
+    artifact.write_text(folder / "report.md", markdown.render(report), force=True)
+    artifact.write_text(folder / "report.html", html.render(report), force=True)
+    artifact.write_text(folder / "report.json", report.to_json(), force=True)
+
+
+def source_sha256(source: str, weights: str | None) -> str:
+    """Hash what an export depends on: the model or weights file, and the Python files beside the factory."""
+    files = [Path(weights)] if weights else []
+    where, _, name = source.rpartition(":")
+    if where == "zoo":
+        if name in onnxpress_models.names():
+            files += [Path(str(onnxpress_models.model(name).__file__)), onnxpress_models.weights_file(name)]
+    elif where.endswith(".py"):
+        files += sorted(Path(where).parent.glob("*.py"))
+    elif where and not Path(source).exists():
+        spec = importlib.util.find_spec(where.partition(".")[0])
+        if spec is not None and spec.origin:
+            files += sorted(Path(spec.origin).parent.rglob("*.py"))
+    elif Path(source).suffix == ".onnx":
+        return artifact.read(Path(source)).sha256 + source
+    else:
+        files.append(Path(source))
+    missing = [file for file in files if not file.is_file()]
+    if missing:
+        raise UsageError(f"model {source}: there is no file {missing[0]}. Check the path.")
+    return artifact.hash_files(files) if files else hashlib.sha256(source.encode()).hexdigest()
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Return the versions that a result depends on."""
+    found = {"onnxpress": onnxpress.__version__}
+    for library in LIBRARIES:
+        try:
+            found[library] = metadata.version(library)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+@cache
+def code_sha256() -> str:
+    """Hash the code of the three packages, so that no stored step outlives the code that made it."""
+    digest = hashlib.sha256()
+    for package in ("onnxpress", "onnxpress_calibration"):
+        spec = importlib.util.find_spec(package)
+        assert spec is not None and spec.origin is not None  # noqa: S101 - installed together
+        for file in sorted(Path(spec.origin).parent.rglob("*.py")):
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def dumps(document: Mapping[str, Any]) -> str:
+    """Return a document as JSON text: equal documents, equal text."""
+    return json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def _link(made: Artifact, home: Path) -> None:
+    """Show an artifact under its variant's name: hard links where the file system has them, else copies."""
+    home.mkdir(exist_ok=True)
+    names = {file.name for file in made.path.parent.iterdir() if file.name != RECORD_FILE}
+    for name in sorted(names, key=lambda name: name == MODEL_FILE):  # the model last, when its data is there
+        scratch = home / f".tmp-{os.getpid()}-{name}"
+        scratch.unlink(missing_ok=True)
+        try:
+            scratch.hardlink_to(made.path.parent / name)
+        except OSError:
+            shutil.copyfile(made.path.parent / name, scratch)
+        scratch.replace(home / name)
+    for old in home.iterdir():
+        if old.name not in names:
+            old.unlink()
+
+
+def _create(folder: Path) -> None:
+    try:
+        (folder / "steps").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"run folder {folder}: cannot be created ({error.strerror}). Choose another with -o."
+        ) from error
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keep a second run out of the folder; a killed process gives the lock back."""
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise OutputError(
+                f"run folder {folder}: another run is using it. Wait, or choose another with -o."
+            ) from error
+        yield
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
