@@ -72,10 +72,10 @@ class Profile:
             DataError: not a profile, or of another version.
         """
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
                 header = json.loads(str(file["header"]))
                 ranges, sizes, bins, values = (file[name] for name in ("ranges", "sizes", "bins", "counts"))
-        except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
             raise DataError(
                 f"profile {path}: cannot be read ({error}). Make it again with `compress profile`."
             ) from error

@@ -23,7 +23,7 @@ def read(text: str) -> Iterator[dict[str, Array]]:
     if not path.is_file():
         raise DataError(f"data {text}: no such file. Check the path.")
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             yield {name: arrays[name] for name in arrays.files}
     except (zipfile.BadZipFile, ValueError, EOFError, OSError) as error:
         raise DataError(f"data {text}: not a usable npz file ({error}). Write it with numpy.savez.") from error

@@ -1,0 +1,119 @@
+"""Sources: the grammar of DATA, and what each kind refuses."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from onnxpress_calibration import sources
+from onnxpress_calibration.errors import DataError
+from onnxpress_calibration.sources.function import load_function
+
+
+def first(text: str) -> dict[str, np.ndarray]:
+    return next(iter(sources.dataset(text).read()))  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("name", sources.names())
+def test_contract(name: str) -> None:
+    module = sources.source(name)
+    assert module.accepts("no such thing") is False
+    assert callable(module.read)
+
+
+def test_npz(tmp_path: Path) -> None:
+    np.savez(tmp_path / "d.npz", x=np.ones((2, 3)), y=np.zeros(2))
+    assert first(str(tmp_path / "d.npz")).keys() == {"x", "y"}
+
+
+def test_npz_with_pickled_objects_is_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "d.npz", x=np.array([{}], object))
+    with pytest.raises(DataError, match="not a usable npz"):
+        first(str(tmp_path / "d.npz"))
+
+
+@pytest.mark.parametrize("content", [b"", b"junk", b"PK\x03\x04junk"])
+def test_broken_npz(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "d.npz").write_bytes(content)
+    with pytest.raises(DataError, match="not a usable npz"):
+        first(str(tmp_path / "d.npz"))
+
+
+def test_missing_files_and_unknown_words() -> None:
+    with pytest.raises(DataError, match=r"nothing\.npz: no such file"):
+        first("nothing.npz")
+    with pytest.raises(DataError, match="no such file, folder or function"):
+        sources.dataset("nothing at all")
+
+
+def test_function_in_a_file(tmp_path: Path) -> None:
+    (tmp_path / "neighbour.py").write_text("VALUE = 7\n")
+    (tmp_path / "data.py").write_text(
+        "import numpy as np\nfrom neighbour import VALUE\n"
+        "def whole(): return {'x': np.full((2, 1), VALUE)}\n"
+        "def stream():\n    for n in (1, 2): yield {'x': np.zeros((n, 1))}\n"
+    )
+    assert first(f"{tmp_path}/data.py:whole")["x"].tolist() == [[7], [7]]
+    assert [len(chunk["x"]) for chunk in sources.dataset(f"{tmp_path}/data.py:stream").read()] == [1, 2]
+
+
+def test_function_in_a_module_of_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_own_data.py").write_text("def x(): return {}\n")
+    monkeypatch.chdir(tmp_path)
+    assert load_function("my_own_data:x")() == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{0}/data.py:absent", "has no function 'absent'. It has: real"),
+        ("{0}/none.py:f", "no such file"),
+        ("{0}/broken.py:f", "importing .* fails: ZeroDivisionError"),
+        ("no_such_module_here:f", "no module named 'no_such_module_here'"),
+    ],
+)
+def test_functions_that_cannot_be_loaded(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "data.py").write_text("def real(): return {}\n")
+    (tmp_path / "broken.py").write_text("1 / 0\n")
+    with pytest.raises(DataError, match=message):
+        load_function(text.format(tmp_path))
+
+
+SPEC = "input: x\nsize: [2, 2]\nscale: 255\nmean: [0, 0, 0.5]\nstd: [1, 1, 0.5]\n"
+
+
+def folder(tmp_path: Path, spec: str) -> str:
+    for name, color in (("a.png", (255, 0, 255)), ("b.png", (0, 255, 0))):
+        Image.new("RGB", (4, 2), color).save(tmp_path / name)
+    (tmp_path / "preprocessing.yaml").write_text(spec)
+    (tmp_path / "labels.csv").write_text("file,label\na.png,3\nb.png,1\n")
+    return str(tmp_path)
+
+
+def test_images_are_scaled_and_normalized(tmp_path: Path) -> None:
+    chunk = first(folder(tmp_path, SPEC + "labels: labels.csv\n"))
+    assert chunk["x"].shape == (2, 3, 2, 2) and chunk["x"].dtype == np.float32
+    assert chunk["x"][0, :, 0, 0].tolist() == [1, 0, 1] and chunk["x"][1, :, 0, 0].tolist() == [0, 1, -1]
+    assert chunk["y"].tolist() == [3, 1]
+
+
+def test_images_channel_order_layout_and_crop(tmp_path: Path) -> None:
+    chunk = first(folder(tmp_path, "input: x\nsize: [2, 2]\nresize: 2\ncolor: BGR\nlayout: NHWC\n"))
+    assert chunk["x"].shape == (2, 2, 2, 3)
+    assert chunk["x"][1, 0, 0].tolist() == [0, 1, 0]
+    gray = first(folder(tmp_path, "input: x\nsize: [2, 2]\ncolor: L\n"))
+    assert gray["x"].shape == (2, 1, 2, 2)
+
+
+@pytest.mark.parametrize("spec", ["input: x\n", "[]", "input: x\nsize: [2, 2]\nsizes: 3\n", "a: b: c"])
+def test_images_with_a_wrong_specification(tmp_path: Path, spec: str) -> None:
+    with pytest.raises(DataError, match=r"preprocessing\.yaml"):
+        first(folder(tmp_path, spec))
+
+
+def test_images_that_cannot_be_read(tmp_path: Path) -> None:
+    place = folder(tmp_path, SPEC)
+    (tmp_path / "c.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"c\.png: not a readable image"):
+        first(place)

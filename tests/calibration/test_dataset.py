@@ -1,0 +1,87 @@
+"""Data sets: batches as a model wants them, and every kind of data that does not fit named."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import pytest
+
+from onnxpress_calibration.dataset import Dataset, InputSpec
+from onnxpress_calibration.errors import DataError
+
+X = {"x": InputSpec(dtype=np.dtype(np.float32), shape=(None, 2))}
+
+
+def data(*chunks: dict[str, np.ndarray], limit: int | None = None) -> Dataset:
+    return Dataset(origin="test", read=lambda: list(chunks), limit=limit)
+
+
+def rows(count: int, start: int = 0) -> dict[str, np.ndarray]:
+    return {"x": (np.arange(count * 2, dtype=np.float32) + start).reshape(count, 2), "y": np.arange(count)}
+
+
+def test_chunks_are_split_but_never_joined() -> None:
+    sizes = [len(batch["x"]) for batch in data(rows(5), rows(1)).batches(X, 2)]
+    assert sizes == [2, 2, 1, 1]
+
+
+def test_labels_come_along_and_foreign_arrays_do_not() -> None:
+    (batch,) = data(rows(3) | {"other": np.zeros(3)}).batches(X, 8)
+    assert batch.keys() == {"x", "y"}
+
+
+def test_limit_cuts_across_chunks() -> None:
+    limited = data(rows(5), rows(5), limit=7)
+    assert limited.count == 7
+    assert [len(batch["x"]) for batch in limited.batches(X, 4)] == [4, 1, 2]
+
+
+def test_a_fixed_first_axis_sets_the_batch() -> None:
+    fixed = {"x": InputSpec(dtype=np.dtype(np.float32), shape=(1, 2))}
+    assert [len(batch["x"]) for batch in data(rows(3)).batches(fixed, 32)] == [1, 1, 1]
+
+
+def test_a_remainder_that_a_fixed_model_cannot_take_is_an_error() -> None:
+    fixed = {"x": InputSpec(dtype=np.dtype(np.float32), shape=(2, 2))}
+    with pytest.raises(DataError, match=r"sample 2, input 'x': shape 1x2, the model expects 2x2"):
+        list(data(rows(3)).batches(fixed))
+
+
+def test_the_hash_is_of_the_samples_not_of_the_chunks() -> None:
+    assert data(rows(4)).sha256 == data(rows(2), {k: v[2:] for k, v in rows(4).items()}).sha256
+    assert data(rows(4)).sha256 != data(rows(4, start=1)).sha256
+
+
+def test_it_can_be_read_again() -> None:
+    samples = data(rows(3))
+    assert list(samples.batches(X))[0]["x"].tolist() == list(samples.batches(X))[0]["x"].tolist()
+
+
+def test_a_wider_float_is_converted() -> None:
+    (batch,) = data({"x": np.ones((1, 2))}).batches(X)
+    assert batch["x"].dtype == np.float32
+
+
+def nan() -> dict[str, np.ndarray]:
+    broken = rows(3)
+    broken["x"][2, 1] = np.nan
+    return broken
+
+
+@pytest.mark.parametrize(
+    ("chunks", "message"),
+    [
+        ([], "holds no samples"),
+        ([{"x": np.empty((0, 2), np.float32)}], "holds no samples"),
+        ([{"image": np.zeros((1, 2), np.float32)}], r"has no array 'x'.*the data has \['image'\]"),
+        ([{"x": np.zeros((1, 3), np.float32)}], r"sample 0, input 'x': shape 1x3, the model expects \?x2"),
+        ([{"x": np.zeros(4, np.float32)}], "shape 1, the model expects"),
+        ([{"x": np.zeros((1, 2), np.int64)}], "dtype int64, the model expects float32"),
+        ([{"x": np.zeros((2, 2), np.float32), "y": np.zeros(3)}], "different length"),
+        ([nan()], "sample 2, input 'x': holds NaN"),
+        ([[1, 2]], "yields list, not a dict"),
+        ([{"x": [1, 2]}], "not a dict of numpy arrays"),
+    ],
+)
+def test_data_that_does_not_fit_is_named(chunks: Iterable[dict[str, np.ndarray]], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        list(data(*chunks).batches(X))
