@@ -1,0 +1,58 @@
+"""Sessions: explicit options, errors a person can act on, and the graph that really runs."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx.parser
+import onnx_ir as ir
+import pytest
+
+from onnxpress import artifact, host, session
+from onnxpress.errors import ModelError, UsageError
+from onnxpress.session import SessionOptions
+
+TEXT = '<ir_version: 8, opset_import: ["": 17]> g (float[N,2] x) => (float[N,2] y) { a = Relu(x) y = Identity(a) }'
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return artifact.save(ir.from_proto(onnx.parser.parse_model(TEXT)), tmp_path / "m.onnx").path
+
+
+def test_outputs_come_by_name(path: Path) -> None:
+    x = np.array([[-1, 2]], np.float32)
+    assert session.run(session.open_session(path), {"x": x})["y"].tolist() == [[0, 2]]
+
+
+def test_a_model_in_memory_runs_too(path: Path) -> None:
+    opened = session.open_session(artifact.load(path))
+    assert session.run(opened, {"x": np.ones((1, 2), np.float32)})["y"].tolist() == [[1, 1]]
+
+
+def test_threads_default_to_what_is_usable(path: Path) -> None:
+    assert session.open_session(path).get_session_options().intra_op_num_threads == host.usable_threads()
+    options = session.open_session(path, SessionOptions(threads=1, spin="off")).get_session_options()
+    assert options.intra_op_num_threads == 1
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+
+
+def test_the_optimized_graph_is_what_runs(path: Path) -> None:
+    assert [node.op_type for node in session.optimized_graph(path).graph] == ["Relu"]
+
+
+def test_an_unknown_provider_is_named(path: Path) -> None:
+    with pytest.raises(UsageError, match="Did you mean 'cpu'"):
+        session.open_session(path, SessionOptions(provider="cpuu"))
+
+
+def test_a_model_that_cannot_be_loaded_is_one_line(tmp_path: Path) -> None:
+    text = TEXT.replace("Identity(a)", "Nonsense(a)")
+    made = artifact.save(ir.from_proto(onnx.parser.parse_model(text)), tmp_path / "m.onnx")
+    with pytest.raises(ModelError, match="cannot load it") as caught:
+        session.open_session(made.path)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_input_that_fails_is_shown(path: Path) -> None:
+    with pytest.raises(ModelError, match=r"float32\[1, 3\]"):
+        session.run(session.open_session(path), {"x": np.ones((1, 3), np.float32)})
