@@ -41,7 +41,7 @@ def evaluate(
         models: Path by name, the baseline among them.
         baseline: Name of the float model.
         data: Samples, labelled where the metric needs it.
-        metric: A file in ``evaluation/metrics``, or a user's ``module:fn`` / ``file.py:fn`` (see `_add_user_metric`); None
+        metric: A file in ``evaluation/metrics``, or a user's ``module:fn`` or ``file.py:fn`` (`_add_user_metric`); None
             for fidelity only.
         options: Provider and threads.
         advance: Called with the number of samples after each batch.
@@ -154,7 +154,9 @@ def _add_metric(
 
 
 def _add_user_metric(document: dict[str, Any], text: str, sessions: Mapping[str, Any]) -> None:
-    """Call ``fn(session)`` for each model; it runs the session on data of its own and returns, higher being better,
+    """Add what a user's ``fn(session)`` says of each model.
+
+    The function runs the session on data of its own and returns, higher being better,
 
     * a number,
     * an array with one number per sample: their mean is the value, and the drop gets a paired interval, or

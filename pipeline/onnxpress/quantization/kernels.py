@@ -87,7 +87,7 @@ def kernels(path: Path, skipped: Iterable[Skip] = (), options: SessionOptions | 
         ModelError: onnxruntime cannot load the model.
     """
     running = list(graph.nodes(optimized_graph(path, options)))
-    reasons = {skip.where: skip.reason for skip in skipped}
+    reasons = {word: skip.reason for skip in skipped for word in (skip.op, skip.where)}
     stayed = [
         Skip(where=node.name or "", op=node.op_type, reason=_reason(node, reasons))
         for node in running
@@ -107,11 +107,13 @@ def kernels(path: Path, skipped: Iterable[Skip] = (), options: SessionOptions | 
 
 
 def _reason(node: ir.Node, reasons: dict[str, str]) -> str:
+    """Return why a node stayed float: by its name, or by its operator where the optimizer dropped the name."""
+    operator = node.op_type.removeprefix("Fused")
     if node.name in reasons:
         return reasons[node.name]
-    if node.op_type in ("MatMul", "FusedMatMul") and all(graph.constant_tensor(value) is None for value in node.inputs):
+    if operator == "MatMul" and all(graph.constant_tensor(value) is None for value in node.inputs):
         return "both operands are computed (attention scores); they stay float for accuracy"
-    return "onnxruntime did not fuse it to an int8 kernel" if reasons or not node.name else "not quantized"
+    return reasons.get(operator, "onnxruntime did not fuse it to an int8 kernel" if reasons else "not quantized")
 
 
 def _on_integers(node: ir.Node) -> bool:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import onnx_ir as ir
 
-from onnxpress.artifact import Edit
+from onnxpress.artifact import Edit, Skip
 from onnxpress.errors import ModelError, UsageError
-from onnxpress.quantization import dynamic, static
+from onnxpress.quantization import dynamic, embedding, static
 from onnxpress.quantization.options import QuantizeOptions
 from onnxpress.quantization.placement import gemms, place
 from onnxpress.quantization.profiling import profile
@@ -45,12 +45,18 @@ def quantize(
                 "quantize: mode static needs calibration data. Give --calibration DATA, or use mode dynamic."
             )
         placement = place(model, options.selects)
+        if not placement.weighted and not embedding.tables(model, options):
+            raise _nothing(options, placement.skipped)
         names = [value.name or "" for value in placement.measured]
         # The float model is run, not the copy: both have every tensor that needs a range, under the same name.
         collected = profile(float_model, names, data, advance=advance)
         ranges = {name: calibrators.choose(options.calibrator, stats) for name, stats in collected.tensors.items()}
         edit = static.write(model, placement, ranges, options)
     if not edit.changed:
-        reasons = "; ".join(sorted({f"{skip.op}: {skip.reason}" for skip in edit.skipped})) or "it has no such layers"
-        raise ModelError(f"quantize: nothing in this model can run as {options.mode} int8 ({reasons}).")
+        raise _nothing(options, edit.skipped)
     return edit
+
+
+def _nothing(options: QuantizeOptions, skipped: Iterable[Skip]) -> ModelError:
+    reasons = "; ".join(sorted({f"{skip.op}: {skip.reason}" for skip in skipped})) or "it has no such layers"
+    return ModelError(f"quantize: nothing in this model can run as {options.mode} int8 ({reasons}).")

@@ -1,0 +1,94 @@
+"""Evaluate: models on the same samples, paired, with every kind of metric."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx.parser
+import onnx_ir as ir
+import pytest
+
+from onnxpress import artifact
+from onnxpress.errors import DataError, UsageError
+from onnxpress.evaluation.evaluate import evaluate
+from onnxpress_calibration.dataset import Dataset
+
+TEXT = """<ir_version: 8, opset_import: ["": 17]> g (float[N,3] x) => (float[N,3] y)
+<float[3] s = {%s}> { y = Mul(x, s) }"""
+X = np.eye(3, dtype=np.float32)[[0, 1, 2, 0, 1, 2]] + 0.1
+Y = np.array([0, 1, 2, 0, 1, 0])
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> dict[str, Path]:
+    made = {}
+    for name, factors in (("float", "1, 1, 1"), ("int8", "1, 1, 0.01")):
+        model = ir.from_proto(onnx.parser.parse_model(TEXT % factors))
+        made[name] = artifact.save(model, tmp_path / f"{name}.onnx").path
+    return made
+
+
+def data(labels: bool = True) -> Dataset:
+    return Dataset(origin="d", read=lambda: [{"x": X} | ({"y": Y} if labels else {})])
+
+
+def test_top1_in_pairs(models: dict[str, Path]) -> None:
+    document = evaluate(models, baseline="float", data=data(), metric="top1")
+    values = {variant["id"]: variant["value"] for variant in document["variants"]}
+    # Float gets all but the last; int8 never says class 2, which loses one and, as it says 0 for it, wins one.
+    assert values == {"float": pytest.approx(500 / 6), "int8": pytest.approx(500 / 6)}
+    (comparison,) = document["comparisons"]
+    assert (comparison["lost"], comparison["won"], comparison["drop"]) == (1, 1, 0)
+    assert comparison["ci95"][0] < 0 < comparison["ci95"][1] and comparison["method"] == "paired/newcombe"
+    assert document["per_sample"]["float"] == [1, 1, 1, 1, 1, 0]
+    assert document["variants"][1]["agreement_pct"] == pytest.approx(400 / 6)
+
+
+def test_fidelity_needs_no_labels(models: dict[str, Path]) -> None:
+    document = evaluate(models, baseline="float", data=data(labels=False))
+    assert document["metric"] is None and document["comparisons"] == []
+    assert document["variants"][0]["cosine"] == pytest.approx(1)
+    assert document["variants"][1]["sqnr_db"] < 10
+
+
+def test_missing_labels_are_named(models: dict[str, Path]) -> None:
+    with pytest.raises(DataError, match="has no labels. Metric top1"):
+        evaluate(models, baseline="float", data=data(labels=False), metric="top1")
+
+
+def test_an_unknown_metric_is_named(models: dict[str, Path]) -> None:
+    with pytest.raises(UsageError, match="Did you mean 'top1'"):
+        evaluate(models, baseline="float", data=data(), metric="top2")
+
+
+METRICS = """
+import numpy as np
+X = np.ones((4, 3), np.float32)
+def number(session): return float(session.run(None, {"x": X})[0].sum())
+def each(session): return session.run(None, {"x": X})[0].sum(1) + np.arange(4)
+def ranked(session):
+    output = session.run(None, {"x": X})[0][:, 2] * np.array([1, 2, 3, 4])
+    return {"metric": "spearman", "output": output, "labels": np.arange(4)}
+def broken(session): return 1 / 0
+def two(session, more): return 0
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "method"),
+    [("number", 12, "point"), ("each", 4.5, "paired/bootstrap"), ("ranked", 100, "paired/bootstrap")],
+)
+def test_a_users_metric(models: dict[str, Path], tmp_path: Path, name: str, value: float, method: str) -> None:
+    (tmp_path / "metrics.py").write_text(METRICS)
+    document = evaluate(models, baseline="float", data=data(), metric=f"{tmp_path}/metrics.py:{name}")
+    assert document["variants"][0]["value"] == pytest.approx(value)
+    assert document["metric"]["name"] == name
+    (comparison,) = document["comparisons"]
+    assert comparison["method"] == method and (comparison["ci95"] is None) == (method == "point")
+
+
+def test_a_users_metric_that_fails(models: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "metrics.py").write_text(METRICS)
+    with pytest.raises(DataError, match="fails on 'float': ZeroDivisionError"):
+        evaluate(models, baseline="float", data=data(), metric=f"{tmp_path}/metrics.py:broken")
+    with pytest.raises(UsageError, match="must take one argument"):
+        evaluate(models, baseline="float", data=data(), metric=f"{tmp_path}/metrics.py:two")
