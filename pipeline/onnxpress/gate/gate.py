@@ -107,7 +107,7 @@ def _verdict(limit: Limit, estimate: Estimate) -> Verdict:
 
 def _how_far(limit: Limit, estimate: Estimate) -> str:
     side = "above" if BOUNDS[limit.name].upper else "below"
-    return f"{'the whole interval is ' if estimate.interval else ''}{side} {limit}"
+    return f"{'whole interval ' if estimate.interval else ''}{side} {limit}"
 
 
 def _what_would_decide(limit: Limit, estimate: Estimate) -> str:

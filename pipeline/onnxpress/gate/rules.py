@@ -159,6 +159,9 @@ FRACTION = Unit(parse=parse_fraction, show=lambda fraction: f"{fraction:.5f}")
 RATE = Unit(parse=_rate, show=lambda rate: f"{rate:.4g}/s")
 
 
+Read = Callable[[Subject, Unit], Reading]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bound:
     """What a bound's name means."""
@@ -195,7 +198,7 @@ class Kind:
 
     bounds: tuple[str, ...]
     unit: Unit
-    read: Callable[[Subject, Unit], Reading]
+    read: Read
     source: str
     """The command that measures it."""
     timed: bool = False
@@ -214,7 +217,12 @@ class Kind:
         return (self.unit.parse if own_drop else BOUNDS[bound].parse or self.unit.parse)(text)
 
 
-def _of(get: Callable[[Subject], Estimate | None]) -> Callable[[Subject, Unit], Reading]:
+def _alone(get: Callable[[Subject], Estimate | None]) -> Read:
+    """Read a number that is not compared with the baseline's."""
+    return lambda subject, unit: _reading(subject, unit, get(subject), None)
+
+
+def _compared(get: Callable[[Subject], Estimate | None]) -> Read:
     """Read a number whose change is the plain ratio of the two values."""
 
     def read(subject: Subject, unit: Unit) -> Reading:
@@ -249,7 +257,7 @@ def _latency(statistic: str) -> Kind:
             return _reading(subject, unit, value, None)
         low, high = ratio_interval(change["ci95_pct"])
         ratio = 1 + change["change_pct"] / 100
-        paired = Estimate(value=ratio, low=low, high=high, count=change["pairs"], counted="pairs of blocks")
+        paired = Estimate(value=ratio, low=low, high=high, count=change["pairs"], counted="pairs")
         return _reading(subject, unit, value, paired)
 
     return Kind(
@@ -288,17 +296,6 @@ def _sqnr(subject: Subject, unit: Unit) -> Reading:
     return _reading(subject, unit, value, None)
 
 
-def _file(get: Callable[[Subject], Estimate | None], unit: Unit, *bounds: str) -> Kind:
-    return Kind(bounds=bounds, unit=unit, read=_of(get), source="compress run")
-
-
-def _fidelity(field: str, unit: Unit) -> Kind:
-    def read(subject: Subject, unit: Unit) -> Reading:
-        return _reading(subject, unit, subject.quality(field), None)  # it compares with the baseline already
-
-    return Kind(bounds=("min",), unit=unit, read=read, source="compress evaluate")
-
-
 def _first_result(subject: Subject) -> Estimate | None:
     phases = [subject.speed("cold_start_ms", phase) for phase in ("import", "session", "first_run")]
     measured = [phase.value for phase in phases if phase is not None]
@@ -307,39 +304,43 @@ def _first_result(subject: Subject) -> Estimate | None:
 
 
 def _price(subject: Subject, unit: Unit) -> Reading:
-    reading = _of(Subject.price)(subject, unit)
+    reading = _compared(Subject.price)(subject, unit)
     return replace(reading, text=f"{reading.text} on {subject.where}") if reading.value else reading
 
 
+def _file(get: Callable[[Subject], Estimate | None], unit: Unit) -> Kind:
+    return Kind(bounds=("max", "max_ratio"), unit=unit, read=_compared(get), source="compress run")
+
+
+def _graph(get: Callable[[Subject], Estimate | None], *bounds: str) -> Kind:
+    return Kind(bounds=bounds, unit=COUNT, read=_alone(get), source="compress run")
+
+
+def _fidelity(read: Read, unit: Unit) -> Kind:
+    return Kind(bounds=("min",), unit=unit, read=read, source="compress evaluate")
+
+
+def _bench(get: Callable[[Subject], Estimate | None], unit: Unit, *bounds: str, timed: bool) -> Kind:
+    return Kind(bounds=bounds, unit=unit, read=_compared(get), source="compress bench", timed=timed)
+
+
 RULES = {
-    "size.total_bytes": _file(lambda one: one.facts("size_bytes"), BYTES, "max", "max_ratio"),
-    "size.compressed_bytes": _file(lambda one: one.facts("compressed_bytes"), BYTES, "max", "max_ratio"),
-    "size.parameters": _file(lambda one: one.facts("parameters"), COUNT, "max", "max_ratio"),
-    "graph.opset": _file(lambda one: one.facts("opset"), COUNT, "min", "max"),
-    "graph.int8_nodes": _file(lambda one: one.facts("kernels", "int8"), COUNT, "min"),
-    "graph.float_nodes": _file(lambda one: one.facts("kernels", "float"), COUNT, "max"),
+    "size.total_bytes": _file(lambda one: one.facts("size_bytes"), BYTES),
+    "size.compressed_bytes": _file(lambda one: one.facts("compressed_bytes"), BYTES),
+    "size.parameters": _file(lambda one: one.facts("parameters"), COUNT),
+    "graph.opset": _graph(lambda one: one.facts("opset"), "min", "max"),
+    "graph.int8_nodes": _graph(lambda one: one.facts("kernels", "int8"), "min"),
+    "graph.float_nodes": _graph(lambda one: one.facts("kernels", "float"), "max"),
     **{f"accuracy.{name}": _accuracy(name) for name in (*BUILTIN_METRICS, CUSTOM_METRIC)},
-    "fidelity.agreement": _fidelity("agreement_pct", PERCENT),
-    "fidelity.cosine": _fidelity("cosine", FRACTION),
-    "fidelity.sqnr_db": Kind(bounds=("min",), unit=DECIBELS, read=_sqnr, source="compress evaluate"),
-    "memory.rss_peak": Kind(
-        bounds=("max", "max_ratio"),
-        unit=BYTES,
-        read=_of(lambda one: one.speed("memory", "vm_hwm_bytes")),
-        source="compress bench",
-    ),
-    "cold_start.first_result": Kind(
-        bounds=("max", "max_ratio"), unit=MILLISECONDS, read=_of(_first_result), source="compress bench", timed=True
-    ),
+    "fidelity.agreement": _fidelity(_alone(lambda one: one.quality("agreement_pct")), PERCENT),
+    "fidelity.cosine": _fidelity(_alone(lambda one: one.quality("cosine")), FRACTION),
+    "fidelity.sqnr_db": _fidelity(_sqnr, DECIBELS),
+    "memory.rss_peak": _bench(lambda one: one.speed("memory", "vm_hwm_bytes"), BYTES, "max", "max_ratio", timed=False),
+    "cold_start.first_result": _bench(_first_result, MILLISECONDS, "max", "max_ratio", timed=True),
     **{f"latency.{statistic}": _latency(statistic) for statistic in STATISTICS},
-    "throughput": Kind(
-        bounds=("min", "min_ratio"),
-        unit=RATE,
-        read=_of(lambda one: one.speed("throughput_per_s")),
-        source="compress bench",
-        timed=True,
-    ),
+    "throughput": _bench(lambda one: one.speed("throughput_per_s"), RATE, "min", "min_ratio", timed=True),
     "cost.usd_per_million": Kind(
         bounds=("max", "max_ratio"), unit=DOLLARS, read=_price, source="compress cost", timed=True, priced=True
     ),
 }
+"""By name, in the order in which they are judged."""

@@ -1,0 +1,214 @@
+"""Charts as inline SVG: bars, intervals, and the plot of accuracy against latency.
+
+Plain shapes with class names; the page's style sheet colours them, so they follow its dark mode and print. Each chart
+has a title and a description, and stands beside a table with the same numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from xml.etree.ElementTree import Element, SubElement, tostring
+
+WIDTH = 760
+LABEL_WIDTH = 150
+TEXT_WIDTH = 180
+ROW_HEIGHT = 30
+CHARACTER_WIDTH = 7.0  # of the labels' font, on average
+PLOT_HEIGHT = 380
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mark:
+    """One variant in a chart."""
+
+    label: str
+    text: str
+    """The number, as the tables write it."""
+    value: float
+    low: float
+    high: float
+    kind: str
+    """``baseline``, ``pass``, ``fail`` or ``inconclusive``: a class name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """One variant in the plot of one number against another."""
+
+    label: str
+    x: Mark
+    y: Mark
+
+    def beats(self, other: Point) -> bool:
+        """Tell whether it is at least as good in both numbers, and better in one."""
+        gains = (other.x.value - self.x.value, self.y.value - other.y.value)
+        return min(gains) >= 0 and max(gains) > 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scale:
+    """Maps numbers to positions."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+    logarithmic: bool = False
+
+    def __call__(self, value: float) -> float:
+        """Return the position of a number."""
+        low, high, at = (
+            (math.log(x) for x in (self.low, self.high, value)) if self.logarithmic else (self.low, self.high, value)
+        )
+        return self.start + (at - low) / (high - low) * (self.end - self.start)
+
+    def ticks(self) -> list[float]:
+        """Return about five round numbers within the scale."""
+        if self.logarithmic:
+            exponents = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
+            for digits in ((1,), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 8)):
+                found = [digit * 10.0**exponent for exponent in exponents for digit in digits]
+                ticks = [tick for tick in found if self.low <= tick <= self.high]
+                if len(ticks) >= 4:
+                    break
+            return ticks
+        step = round_step((self.high - self.low) / 5)
+        first = math.ceil(self.low / step)
+        return [index * step for index in range(first, math.floor(self.high / step) + 1)]
+
+
+def round_step(width: float) -> float:
+    """Return the next of 1, 2, 5, 10, 20… (or 0.5, 0.2…) that is not below ``width``."""
+    power = 10.0 ** math.floor(math.log10(width))
+    return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= width * 0.999)
+
+
+def bars(name: str, title: str, marks: Sequence[Mark]) -> str:
+    """Draw one horizontal bar a mark, from zero."""
+    chart = _chart(name, title, "; ".join(f"{mark.label} {mark.text}" for mark in marks), len(marks) * ROW_HEIGHT + 10)
+    scale = Scale(low=0, high=max(mark.value for mark in marks) or 1, start=LABEL_WIDTH, end=WIDTH - TEXT_WIDTH)
+    for index, mark in enumerate(marks):
+        y = index * ROW_HEIGHT + 20
+        _text(chart, LABEL_WIDTH - 10, y + 4, mark.label, "label end")
+        width = max(1.0, scale(mark.value) - LABEL_WIDTH)
+        place = {"x": LABEL_WIDTH, "y": y - 9, "width": width, "height": 18}
+        SubElement(chart, "rect", _at(place, f"bar {mark.kind}"))
+        _text(chart, LABEL_WIDTH + width + 8, y + 4, mark.text, "label")
+    return tostring(chart, encoding="unicode")
+
+
+def intervals(name: str, title: str, marks: Sequence[Mark], reference: float, axis: Callable[[float], str]) -> str:
+    """Draw one dot with its interval a mark, and a line at ``reference``, which stands for "no change"."""
+    height = len(marks) * ROW_HEIGHT + 40
+    chart = _chart(name, title, "; ".join(f"{mark.label} {mark.text}" for mark in marks), height)
+    low, high = min(reference, *(mark.low for mark in marks)), max(reference, *(mark.high for mark in marks))
+    margin = (high - low or 1) * 0.06
+    scale = Scale(low=low - margin, high=high + margin, start=LABEL_WIDTH, end=WIDTH - TEXT_WIDTH)
+    bottom = height - 28
+    for tick in scale.ticks():
+        _line(chart, scale(tick), 4, scale(tick), bottom, "grid")
+        _text(chart, scale(tick), height - 10, axis(tick), "tick middle")
+    _line(chart, scale(reference), 4, scale(reference), bottom, "reference")
+    for index, mark in enumerate(marks):
+        y = index * ROW_HEIGHT + 20
+        _text(chart, LABEL_WIDTH - 10, y + 4, mark.label, "label end")
+        _line(chart, scale(mark.low), y, scale(mark.high), y, f"whisker {mark.kind}")
+        _dot(chart, scale(mark.value), y, mark.kind)
+        _text(chart, WIDTH - TEXT_WIDTH + 12, y + 4, mark.text, "label")
+    return tostring(chart, encoding="unicode")
+
+
+def plot(
+    name: str, title: str, points: Sequence[Point], x_title: str, y_title: str, x_axis: Callable[[float], str]
+) -> str:
+    """Draw points with their intervals; a dashed line joins those that no other point beats."""
+    description = "; ".join(f"{point.label}: {point.x.text}, {point.y.text}" for point in points)
+    chart = _chart(name, title, description, PLOT_HEIGHT)
+    xs = _span([point.x for point in points], logarithmic=True, start=70, end=WIDTH - 110)
+    ys = _span([point.y for point in points], logarithmic=False, start=PLOT_HEIGHT - 50, end=16)
+    for tick in xs.ticks():
+        _line(chart, xs(tick), ys.end, xs(tick), ys.start, "grid")
+        _text(chart, xs(tick), ys.start + 18, x_axis(tick), "tick middle")
+    for tick in ys.ticks():
+        _line(chart, xs.start, ys(tick), xs.end, ys(tick), "grid")
+        _text(chart, xs.start - 8, ys(tick) + 4, f"{tick:.6g}", "tick end")
+    _text(chart, (xs.start + xs.end) / 2, PLOT_HEIGHT - 8, x_title, "axis middle")
+    turned = _text(chart, 0, 0, y_title, "axis middle")
+    turned.set("transform", f"translate(16 {_number((ys.start + ys.end) / 2)}) rotate(-90)")
+    front = sorted((p for p in points if not any(q.beats(p) for q in points)), key=lambda point: point.x.value)
+    corners = " ".join(f"{_number(xs(point.x.value))},{_number(ys(point.y.value))}" for point in front)
+    SubElement(chart, "polyline", {"points": corners, "class": "front"})
+    taken = [_box(xs(point.x.value) - 7, ys(point.y.value) - 7, 14, 14) for point in points]
+    for point in points:
+        x, y, kind = xs(point.x.value), ys(point.y.value), point.y.kind
+        _line(chart, xs(point.x.low), y, xs(point.x.high), y, f"whisker {kind}")
+        _line(chart, x, ys(point.y.low), x, ys(point.y.high), f"whisker {kind}")
+        _dot(chart, x, y, kind if point in front else f"{kind} beaten")
+    for point in points:
+        box = _free(xs(point.x.value), ys(point.y.value), len(point.label) * CHARACTER_WIDTH, taken, xs)
+        taken.append(box)
+        _text(chart, box[0], box[1] + 13, point.label, "label halo")
+    return tostring(chart, encoding="unicode")
+
+
+Box = tuple[float, float, float, float]
+
+
+def _free(x: float, y: float, width: float, taken: Sequence[Box], xs: Scale) -> Box:
+    """Return the box of a label beside a point that covers no other label or point, where there is such a place."""
+    places = [
+        _box(left, y + up - 8, width, 16)
+        for up in (0, -18, 18, -34, 34, -50, 50)
+        for left in (x + 11, x - 11 - width)
+        if left >= xs.start and left + width <= WIDTH
+    ]
+    return next((place for place in places if not any(_overlap(place, other) for other in taken)), places[0])
+
+
+def _box(x: float, y: float, width: float, height: float) -> Box:
+    return x, y, x + width, y + height
+
+
+def _overlap(one: Box, other: Box) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+
+
+def _span(marks: Sequence[Mark], *, logarithmic: bool, start: float, end: float) -> Scale:
+    """Return a scale that shows all marks with their intervals, and some room around them."""
+    low, high = min(mark.low for mark in marks), max(mark.high for mark in marks)
+    if logarithmic:
+        return Scale(low=low / 1.15, high=high * 1.15, start=start, end=end, logarithmic=True)
+    margin = (high - low) * 0.08 or max(abs(high) * 0.01, 1e-6)
+    return Scale(low=low - margin, high=high + margin, start=start, end=end)
+
+
+def _chart(name: str, title: str, description: str, height: float) -> Element:
+    labels = f"{name}-title {name}-description"
+    chart = Element("svg", {"viewBox": f"0 0 {WIDTH} {_number(height)}", "role": "img", "aria-labelledby": labels})
+    SubElement(chart, "title", {"id": f"{name}-title"}).text = title
+    SubElement(chart, "desc", {"id": f"{name}-description"}).text = description
+    return chart
+
+
+def _line(chart: Element, x1: float, y1: float, x2: float, y2: float, kind: str) -> None:
+    SubElement(chart, "line", _at({"x1": x1, "y1": y1, "x2": x2, "y2": y2}, kind))
+
+
+def _dot(chart: Element, x: float, y: float, kind: str) -> None:
+    SubElement(chart, "circle", _at({"cx": x, "cy": y, "r": 5}, f"dot {kind}"))
+
+
+def _text(chart: Element, x: float, y: float, content: str, kind: str) -> Element:
+    text = SubElement(chart, "text", _at({"x": x, "y": y}, kind))
+    text.text = content
+    return text
+
+
+def _at(positions: Mapping[str, float], kind: str) -> dict[str, str]:
+    return {name: _number(position) for name, position in positions.items()} | {"class": kind}
+
+
+def _number(value: float) -> str:
+    return f"{value:.1f}".removesuffix(".0")

@@ -1,0 +1,126 @@
+"""HTML: the whole report in one file that needs no network, no script and no other file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from onnxpress.gate.check import outcome
+from onnxpress.report import charts, tables, view
+from onnxpress.report.charts import Mark, Point
+from onnxpress.report.numbers import ratio_interval, signed, times
+from onnxpress.report.report import Report
+from onnxpress.units import format_bytes, format_ms
+
+SHOWN = 200
+"""Rows of a list of nodes; a large model has thousands, and report.json has them all."""
+
+
+def render(report: Report) -> str:
+    """Return the report as one HTML document; equal reports give equal text."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template("html.jinja").render(
+        report=report, view=view, tables=tables, chart=_charts(report), shown=SHOWN
+    )
+
+
+def _charts(report: Report) -> dict[str, str]:
+    """Return the charts by name, as SVG; a chart whose numbers were not measured is an empty text."""
+    return {"sizes": _sizes(report), "latencies": _latencies(report), "drops": _drops(report), "plot": _plot(report)}
+
+
+def _sizes(report: Report) -> str:
+    marks = []
+    for variant in report.variants:
+        cell = view.size(report, variant)
+        text = f"{cell.text}, {cell.detail}" if cell.detail else cell.text
+        marks.append(_mark(report, variant["id"], variant["size_bytes"], None, text))
+    return charts.bars("sizes", "Size on disk", marks)
+
+
+def _latencies(report: Report) -> str:
+    marks = []
+    for variant in report.candidates:
+        change = report.speed_change(variant)
+        if change is not None:
+            ratio, interval = 1 + change["change_pct"] / 100, ratio_interval(change["ci95_pct"])
+            marks.append(_mark(report, variant, ratio, interval, view.change_within(change)))
+    title = f"Latency p50 as a ratio to {report.baseline}, with 95 % interval"
+    return charts.intervals("latencies", title, marks, 1.0, times) if marks else ""
+
+
+def _drops(report: Report) -> str:
+    marks = []
+    for variant in report.candidates:
+        change = report.quality_change(variant)
+        if change is not None:
+            marks.append(_mark(report, variant, change["drop"], change["ci95"], view.accuracy(report, variant).detail))
+    title = f"Drop of {view.metric_name(report)} against {report.baseline}, with paired 95 % interval"
+    return charts.intervals("drops", title, marks, 0.0, lambda drop: signed(drop, 1)) if marks else ""
+
+
+def _plot(report: Report) -> str:
+    """Draw accuracy (or what stands in for it) against latency (or size)."""
+    across, x_title, x_axis = (
+        (_latency, "latency p50 (logarithmic), left is faster", format_ms)
+        if report.bench
+        else (_size, "size (logarithmic), left is smaller", format_bytes)
+    )
+    upwards, y_title = (
+        (_accuracy, view.metric_name(report)) if report.metric else (_agreement, f"agreement with {report.baseline}, %")
+    )
+    points = []
+    for variant in report.variants:
+        x, y = across(report, variant["id"]), upwards(report, variant["id"])
+        if x is not None and y is not None:
+            points.append(Point(label=variant["id"], x=x, y=y))
+    title = f"{y_title} against {x_title.partition(' (')[0]}"
+    return charts.plot("plot", title, points, x_title, f"{y_title}, up is better", x_axis) if len(points) > 1 else ""
+
+
+def _latency(report: Report, variant: str) -> Mark | None:
+    base, own, change = (report.speed(report.baseline), report.speed(variant), report.speed_change(variant))
+    if base is None or own is None or base["latency_ms"]["p50"] is None or own["latency_ms"]["p50"] is None:
+        return None
+    base_ms = base["latency_ms"]["p50"]
+    if change is None:
+        return _mark(report, variant, own["latency_ms"]["p50"], None, format_ms(own["latency_ms"]["p50"]))
+    low, high = ratio_interval(change["ci95_pct"])
+    value_ms = base_ms * (1 + change["change_pct"] / 100)
+    return _mark(report, variant, value_ms, (base_ms * low, base_ms * high), format_ms(own["latency_ms"]["p50"]))
+
+
+def _size(report: Report, variant: str) -> Mark | None:
+    size = report.variant(variant)["size_bytes"]
+    return _mark(report, variant, size, None, format_bytes(size))
+
+
+def _accuracy(report: Report, variant: str) -> Mark | None:
+    base, own, change = report.quality(report.baseline), report.quality(variant), report.quality_change(variant)
+    if base is None or own is None or base["value"] is None or own["value"] is None:
+        return None
+    interval = (
+        (base["value"] - change["ci95"][1], base["value"] - change["ci95"][0]) if change and change["ci95"] else None
+    )
+    return _mark(report, variant, own["value"], interval, view.accuracy(report, variant).text)
+
+
+def _agreement(report: Report, variant: str) -> Mark | None:
+    quality = report.quality(variant)
+    if quality is None or quality["agreement_pct"] is None:
+        return None
+    return _mark(report, variant, quality["agreement_pct"], None, f"{quality['agreement_pct']:.2f}%")
+
+
+def _mark(report: Report, variant: str, value: float, interval: tuple[float, float] | None, text: str) -> Mark:
+    low, high = interval or (value, value)
+    kind = "baseline" if variant == report.baseline else outcome(report.checks_of(variant))
+    return Mark(label=variant, text=text, value=value, low=low, high=high, kind=kind)

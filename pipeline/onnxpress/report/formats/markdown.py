@@ -1,0 +1,58 @@
+"""Markdown: the tables of the report, for a pull request or a step summary."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from onnxpress.report import tables, view
+from onnxpress.report.report import Report
+
+_SPECIAL = str.maketrans({character: f"\\{character}" for character in "\\`*_{}[]<>#|~&"})
+
+
+def render(report: Report) -> str:
+    """Return the report as Markdown."""
+    parts = [
+        f"# {escape(view.title(report))}",
+        f"**{escape(view.verdict(report))}** {escape(view.choice(report))}",
+        _lines(
+            ["variant<br>steps", *map(cell, view.headings(report))],
+            ([f"{escape(row.variant)}<br>{escape(row.steps)}", *map(cell, row.cells)] for row in view.rows(report)),
+            words=1,
+        ),
+        escape(view.caption(report)),
+    ]
+    sections = {
+        "Gate": tables.checks(report) if report.checks else None,
+        "Size": tables.sizes(report),
+        "Speed": tables.timings(report) if report.bench else None,
+        "Accuracy": tables.qualities(report) if report.evaluation else None,
+        "Cost": tables.costs(report) if report.cost else None,
+        "Kernels": tables.kernels(report),
+    }
+    for name, content in sections.items():
+        if content is not None:  # what was not measured is among the limits
+            parts += [f"## {name}", table(content)]
+    parts += ["## Limits of these measurements", "\n".join(f"- {escape(limit)}" for limit in view.limits(report))]
+    return "\n\n".join(parts) + "\n"
+
+
+def table(content: tables.Table) -> str:
+    """Return a table with its caption above it."""
+    rows = ([escape(text) for text in row] for row in content.rows)
+    return f"{escape(content.caption)}\n\n{_lines(content.headings, rows, words=content.words)}"
+
+
+def _lines(headings: Sequence[str], rows: Iterable[Sequence[str]], *, words: int) -> str:
+    ruler = ["---" if index < words else "---:" for index in range(len(headings))]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (headings, ruler, *rows))
+
+
+def cell(content: view.Cell) -> str:
+    """Return a cell in one or two lines."""
+    return "<br>".join(escape(part) for part in (content.text, content.detail) if part)
+
+
+def escape(text: str) -> str:
+    """Write a text so that Markdown takes none of it for markup, and keeps it on one line."""
+    return " ".join(text.translate(_SPECIAL).split())

@@ -1,0 +1,167 @@
+"""Terminal: the variants table and what the gate found; plain text where there is no terminal."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from onnxpress.gate.check import Check, exit_code
+from onnxpress.report import tables, view
+from onnxpress.report.report import Document, Report
+
+PIPE_WIDTH = 160
+STYLES = {
+    "pass": "green",
+    "fail": "bold red",
+    "warn": "yellow",
+    "inconclusive": "yellow",
+    "missing": "yellow",
+    "waived": "cyan",
+    "waiver-expired": "bold red",
+}
+
+
+def render(report: Report, *, width: int | None = None, colour: bool | None = None) -> str:
+    """Return the report for a terminal.
+
+    Args:
+        report: The report.
+        width: Columns; None for those of the terminal, or `PIPE_WIDTH` in a pipe.
+        colour: With escape codes; None for when the output is a terminal (and ``NO_COLOR`` is not set).
+
+    """
+    wide = (width or columns()) >= 155
+    table = _ruled()
+    table.add_column("variant", overflow="fold")
+    for cell in view.headings(report):
+        for text in _cells(cell, wide=wide):
+            table.add_column(text, justify="right", no_wrap=True)
+    for row in view.rows(report):
+        table.add_row(printable(row.variant), *(text for cell in row.cells for text in _cells(cell, wide=wide)))
+    parts: list[RenderableType] = [
+        Text(printable(view.verdict(report)), style=_style(report)),
+        Text(printable(view.choice(report))),
+        "",
+        table,
+        "",
+        Text(printable(view.caption(report)), style="dim"),
+        "",
+    ]
+    notable = [check for check in report.checks if check.verdict != "pass"]
+    if notable:
+        parts += [_check_table(notable), ""]
+    limits = Table.grid(padding=(0, 1, 0, 0))
+    for limit in view.limits(report):
+        limits.add_row("·", Text(printable(limit)), style="dim")
+    return show([*parts, limits], width=width, colour=colour)
+
+
+def gate(report: Report, *, width: int | None = None, colour: bool | None = None) -> str:
+    """Return what the gate found, with what it found passing; see `render` for the arguments."""
+    host, runtime = (report.bench["host"], report.bench["runtime"]) if report.bench else (None, None)
+    where = [f"{view.title(report)}: {', '.join(report.candidates)} against {report.baseline}"]
+    if host and runtime:
+        where.append(f"{host['cpu']}, onnxruntime {runtime['onnxruntime']} {runtime['provider']}")
+    failing = next((check for check in report.checks if check.outcome != "pass" and check.line), None)
+    advice = f" To accept it, loosen the rule in line {failing.line} of the policy, or add a waiver." if failing else ""
+    parts: list[RenderableType] = [
+        Text(printable("   ".join(where)), style="dim"),
+        _check_table(report.checks),
+        "",
+        Text(f"{view.verdict(report)} Exit code {exit_code(report.checks)}.{advice}", style=_style(report)),
+    ]
+    return show(parts, width=width, colour=colour)
+
+
+def evaluation(document: Document) -> str:
+    """Return an evaluation for a terminal."""
+    report = _around(document, document["baseline"])
+    return show([_table(tables.qualities(dataclasses.replace(report, evaluation=document)))])
+
+
+def bench(document: Document) -> str:
+    """Return a benchmark for a terminal."""
+    report = dataclasses.replace(_around(document, document["baseline"]), bench=document)
+    return show([_table(tables.timings(report)), *(f"· {printable(limit)}" for limit in view.limits_of_bench(report))])
+
+
+def cost(document: Document) -> str:
+    """Return a cost report for a terminal."""
+    report = dataclasses.replace(_around(document, document["variants"][0]["id"]), cost=document)
+    notes = (f"· {printable(limit)}" for limit in view.limits_of_cost(report))
+    return show([_table(tables.costs(report)), "", _table(tables.prices(report)), *notes])
+
+
+def _around(document: Document, baseline: str) -> Report:
+    """Return a report that holds nothing yet but the variants of a document."""
+    variants = tuple({"id": variant["id"]} for variant in document["variants"])
+    return Report(recipe={}, versions={}, created=None, baseline=baseline, variants=variants)
+
+
+def _table(content: tables.Table) -> Table:
+    table = _ruled()
+    for index, heading in enumerate(content.headings):
+        table.add_column(heading, justify="left" if index < content.words else "right", overflow="fold")
+    for row in content.rows:
+        table.add_row(*(Text(printable(text)) for text in row))
+    return table
+
+
+def _ruled() -> Table:
+    return Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+
+
+def _style(report: Report) -> str:
+    return f"bold {STYLES[report.verdict]}" if report.verdict else "bold"
+
+
+def _check_table(checks: Sequence[Check]) -> Table:
+    """Return what the gate found, one check a row."""
+    table = Table.grid(padding=(0, 2, 0, 0))
+    for check in checks:
+        mark = Text(view.VERDICT_MARKS[check.verdict], style=STYLES[check.verdict])
+        table.add_row(mark, *(Text(printable(text)) for text in (check.rule, check.variant, view.found(check))))
+    return table
+
+
+def show(parts: Sequence[RenderableType], *, width: int | None = None, colour: bool | None = None) -> str:
+    """Print rich parts into a text, without trailing blanks."""
+    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR") if colour is None else colour
+    console = Console(
+        file=io.StringIO(),
+        width=width or columns(),
+        force_terminal=colour,
+        color_system="standard" if colour else None,
+        highlight=False,
+        emoji=False,
+        legacy_windows=False,
+    )
+    with console.capture() as captured:
+        for part in parts:
+            console.print(part)
+    return "\n".join(line.rstrip() for line in captured.get().splitlines()) + "\n"
+
+
+def columns() -> int:
+    """Return the width of the terminal."""
+    return shutil.get_terminal_size((PIPE_WIDTH, 24)).columns
+
+
+def printable(text: str) -> str:
+    """Take out what would steer the terminal: names in a model file are somebody else's text."""
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+
+
+def _cells(cell: view.Cell, *, wide: bool) -> list[Text]:
+    """Return number and detail in two columns where there is room, else one above the other."""
+    text, detail = Text(printable(cell.text)), Text(printable(cell.detail), style="dim")
+    return [text, detail] if wide else [Text.assemble(text, "\n", detail)]
