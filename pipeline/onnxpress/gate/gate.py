@@ -1,6 +1,6 @@
 """The gate: judge every variant of a report by every rule of a policy.
 
-A bound is judged on the 95 % interval where the measurement has one. All of the interval within the bound passes; all
+A bound is judged on the 95% interval where the measurement has one. All of the interval within the bound passes; all
 of it beyond fails; a bound inside the interval is inconclusive, and the check says about how many more samples or pairs
 would decide. For accuracy this is a paired non-inferiority test, for latency a test on paired blocks. Numbers without
 an interval (a size, a node count) are judged as they are.

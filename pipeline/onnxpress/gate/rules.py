@@ -45,7 +45,7 @@ STATISTICS = ("mean", "p50", "p90", "p95", "p99")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """A number, with its 95 % interval and what the interval rests on; without one, both ends are the number."""
+    """A number, with its 95% interval and what the interval rests on; without one, both ends are the number."""
 
     value: float
     low: float

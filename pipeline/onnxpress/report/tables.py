@@ -50,9 +50,9 @@ def sizes(report: Report) -> Table:
 def timings(report: Report) -> Table:
     """Return latency, throughput, memory and cold start."""
     return Table(
-        caption="Latency of one inference; the ratio is measured in paired blocks, with its 95 % interval. "
+        caption="Latency of one inference; the ratio is measured in paired blocks, with its 95% interval. "
         "Peak memory and cold start (import, session, first run) are of a fresh process.",
-        headings=("variant", "p50", "ratio [95 %]", "p90", "p99", "per second", "peak memory", "cold start"),
+        headings=("variant", "p50", "ratio [95%]", "p90", "p99", "per second", "peak memory", "cold start"),
         rows=tuple(_timing(report, variant["id"]) for variant in report.variants),
     )
 
@@ -79,9 +79,9 @@ def qualities(report: Report) -> Table:
     data = report.evaluation["data"] if report.evaluation else None
     on = f" on {data['samples']} samples of {data['origin']}" if data else ""
     return Table(
-        caption=f"Accuracy{on}, with the paired 95 % interval of the drop; lost and won are the samples that only the "
+        caption=f"Accuracy{on}, with the paired 95% interval of the drop; lost and won are the samples that only the "
         "baseline, or only the variant, gets right. Agreement, cosine and SQNR compare outputs with the baseline's.",
-        headings=("variant", view.metric_name(report), "drop [95 %]", "lost / won", "agrees", "cosine", "SQNR"),
+        headings=("variant", view.metric_name(report), "drop [95%]", "lost / won", "agrees", "cosine", "SQNR"),
         rows=tuple(_quality(report, variant["id"]) for variant in report.variants),
     )
 
@@ -110,7 +110,7 @@ def costs(report: Report) -> Table:
     )
     return Table(
         caption=f"Dollars per million inferences{load}. The interval is that of the measured throughput.",
-        headings=("variant", "instance", "$ per million [95 %]", "change", "replicas", "$ per month"),
+        headings=("variant", "instance", "$ per million [95%]", "change", "replicas", "$ per month"),
         words=2,
         rows=tuple(
             (
@@ -240,10 +240,17 @@ def checks(report: Report) -> Table:
     """Return what the gate found."""
     return Table(
         caption=f"{view.tally(report.checks)}. Every bound with an interval is judged on all of it.",
-        headings=("verdict", "rule", "variant", "limit", "measured"),
-        words=5,
+        headings=("verdict", "rule", "variant", "limit", "measured", "why"),
+        words=6,
         rows=tuple(
-            (view.VERDICT_MARKS[check.verdict], check.rule, check.variant, check.limit, view.found(check))
+            (
+                view.VERDICT_MARKS[check.verdict],
+                check.rule,
+                check.variant,
+                check.limit,
+                check.measured or NOT_MEASURED,
+                check.reason,
+            )
             for check in report.checks
         ),
     )

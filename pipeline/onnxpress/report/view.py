@@ -46,6 +46,11 @@ class Row:
     """Named by `headings`."""
 
 
+def printable(text: str) -> str:
+    """Take out control characters, which steer a terminal and break XML: names in a model are somebody else's text."""
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+
+
 def title(report: Report) -> str:
     """Return the name of what was compressed."""
     return str(report.recipe.get("name") or report.recipe.get("path") or "model")
@@ -53,10 +58,10 @@ def title(report: Report) -> str:
 
 def headings(report: Report) -> tuple[Cell, ...]:
     """Return the headings of the variants table."""
-    drop = "drop, pp [95 %]" if report.metric and report.metric["unit"] else "drop [95 %]"
+    drop = "drop, pp [95%]" if report.metric and report.metric["unit"] else "drop [95%]"
     return (
         Cell(text="size", detail="ratio"),
-        Cell(text="latency p50", detail="ratio [95 %]"),
+        Cell(text="latency p50", detail="ratio [95%]"),
         Cell(text=metric_name(report), detail=drop),
         Cell(text="agrees", detail="SQNR"),
         Cell(text="$ / 1M", detail="ratio"),

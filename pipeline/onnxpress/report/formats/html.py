@@ -53,7 +53,7 @@ def _latencies(report: Report) -> str:
         if change is not None:
             ratio, interval = 1 + change["change_pct"] / 100, ratio_interval(change["ci95_pct"])
             marks.append(_mark(report, variant, ratio, interval, view.change_within(change)))
-    title = f"Latency p50 as a ratio to {report.baseline}, with 95 % interval"
+    title = f"Latency p50 as a ratio to {report.baseline}, with 95% interval"
     return charts.intervals("latencies", title, marks, 1.0, times) if marks else ""
 
 
@@ -63,7 +63,7 @@ def _drops(report: Report) -> str:
         change = report.quality_change(variant)
         if change is not None:
             marks.append(_mark(report, variant, change["drop"], change["ci95"], view.accuracy(report, variant).detail))
-    title = f"Drop of {view.metric_name(report)} against {report.baseline}, with paired 95 % interval"
+    title = f"Drop of {view.metric_name(report)} against {report.baseline}, with paired 95% interval"
     return charts.intervals("drops", title, marks, 0.0, lambda drop: signed(drop, 1)) if marks else ""
 
 

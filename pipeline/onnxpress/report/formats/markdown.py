@@ -39,8 +39,8 @@ def render(report: Report) -> str:
 
 def table(content: tables.Table) -> str:
     """Return a table with its caption above it."""
-    rows = ([escape(text) for text in row] for row in content.rows)
-    return f"{escape(content.caption)}\n\n{_lines(content.headings, rows, words=content.words)}"
+    headings, *rows = ([escape(text) for text in row] for row in (content.headings, *content.rows))
+    return f"{escape(content.caption)}\n\n{_lines(headings, rows, words=content.words)}"
 
 
 def _lines(headings: Sequence[str], rows: Iterable[Sequence[str]], *, words: int) -> str:

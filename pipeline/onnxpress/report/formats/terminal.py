@@ -17,6 +17,7 @@ from rich.text import Text
 from onnxpress.gate.check import Check, exit_code
 from onnxpress.report import tables, view
 from onnxpress.report.report import Document, Report
+from onnxpress.report.view import printable
 
 PIPE_WIDTH = 160
 STYLES = {
@@ -154,11 +155,6 @@ def show(parts: Sequence[RenderableType], *, width: int | None = None, colour: b
 def columns() -> int:
     """Return the width of the terminal."""
     return shutil.get_terminal_size((PIPE_WIDTH, 24)).columns
-
-
-def printable(text: str) -> str:
-    """Take out what would steer the terminal: names in a model file are somebody else's text."""
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
 def _cells(cell: view.Cell, *, wide: bool) -> list[Text]:
