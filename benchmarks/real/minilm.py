@@ -1,0 +1,31 @@
+"""The accuracy of a sentence encoder: rank correlation of its similarities with human scores, kept pair by pair."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+from onnxpress_calibration.sources.function import load_function
+
+LOADERS = f"{os.environ['ONNXPRESS_REAL_DATA']}/load.py"
+
+
+def sts(session: Any) -> dict[str, Any]:  # noqa: ANN401
+    """Return the cosine similarity of each sentence pair of STS 2013 and 2015, and its human score."""
+    score, left, right = load_function(f"{LOADERS}:sts")()
+    similarity = (_embed(session, left) * _embed(session, right)).sum(1)
+    return {"metric": "spearman", "output": similarity, "labels": score}
+
+
+def _embed(session: Any, sentences: list[str]) -> np.ndarray:  # noqa: ANN401
+    """Return the mean of the last hidden state over the real tokens, of length one: [sentences, 384]."""
+    tokens = load_function(f"{LOADERS}:tokens")
+    parts = []
+    for start in range(0, len(sentences), 32):
+        feed = tokens(sentences[start : start + 32])
+        (hidden,) = session.run(None, {value.name: feed[value.name] for value in session.get_inputs()})
+        mask = feed["attention_mask"][..., None]
+        mean = (hidden * mask).sum(1) / mask.sum(1)
+        parts.append(mean / np.linalg.norm(mean, axis=1, keepdims=True))
+    return np.concatenate(parts)
