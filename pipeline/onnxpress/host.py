@@ -1,7 +1,7 @@
 """What this machine is, and how much of it this process may use.
 
-Two latencies compare only between equal hosts, so these facts go into every measurement. Linux tells most of them; where
-a fact cannot be had it is ``None``, never a guess.
+Two latencies compare only between equal hosts, so these facts go into every measurement. Linux tells most of them;
+where a fact cannot be had it is ``None``, never a guess.
 """
 
 from __future__ import annotations
@@ -33,12 +33,28 @@ class Host:
     quota_cpus: float | None
     """CPU limit of the control group, in CPUs; None when there is none."""
     memory_bytes: int | None
-    """Memory limit: the smaller of the machine's and the control group's."""
+    """Memory limit: the smallest of the machine's and the control groups'."""
 
     @property
     def fingerprint(self) -> str:
-        """A short hash: equal for hosts whose latencies may be compared."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:12]
+        """A short hash: equal for hosts whose latencies may be compared (memory size does not matter to them)."""
+        facts = asdict(self)
+        del facts["memory_bytes"]
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Disturbances:
+    """Counters of what keeps a process from its CPUs. They only grow; differences of two readings mean something."""
+
+    ticks: int
+    """Clock ticks (usually 10 ms) of all usable CPUs together."""
+    stolen_ticks: int
+    """Those that the hypervisor gave to another machine."""
+    throttled: int
+    """How often a control group's CPU quota was used up."""
+    preempted: int
+    """How often a thread of this process had to leave its CPU to another process."""
 
 
 @cache
@@ -47,13 +63,13 @@ def describe() -> Host:
     cpuinfo = _read("/proc/cpuinfo")
     fields = dict(_fields(cpuinfo))
     flags = set(fields.get("flags", fields.get("Features", "")).split())
-    cpus = _affinity()
+    cpus = affinity()
     return Host(
         cpu=fields.get("model name") or platform.processor() or platform.machine(),
         arch=platform.machine(),
         features=tuple(name for name in INT8_FEATURES if name in flags),
         cpus=len(cpus),
-        physical_cores=_physical_cores(cpus),
+        physical_cores=len(one_cpu_per_core()),
         quota_cpus=_quota_cpus(),
         memory_bytes=_memory_bytes(),
     )
@@ -66,39 +82,101 @@ def usable_threads() -> int:
     return max(1, min(this.cpus, quota, this.physical_cores))
 
 
-def _affinity() -> list[int]:
+def affinity() -> list[int]:
+    """Return the logical CPUs that this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))
 
 
-def _physical_cores(cpus: Iterable[int]) -> int:
-    """Count the cores behind these logical CPUs: hyper-threads of one core share its vector units."""
-    siblings = set()
-    for cpu in cpus:
-        listed = _read(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list").strip()
-        siblings.add(listed or str(cpu))
-    return max(1, len(siblings))
+def one_cpu_per_core() -> list[int]:
+    """Return one usable logical CPU of each physical core: hyper-threads of one core share its vector units."""
+    cores: dict[str, int] = {}
+    for cpu in affinity():
+        siblings = _read(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list").strip()
+        cores.setdefault(siblings or str(cpu), cpu)
+    return sorted(cores.values())
+
+
+def peak_memory_bytes() -> int | None:
+    """Return the peak resident memory of this process.
+
+    VmHWM, not ``ru_maxrss``: that one is inherited through exec, and shows a child what its parent once used.
+    """
+    peak = dict(_fields(_read("/proc/self/status"))).get("VmHWM", "")
+    return int(peak.split()[0]) * 1024 if peak else None
+
+
+def load_average() -> float | None:
+    """Return how many processes wanted a CPU during the last minute, on average."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+
+
+def disturbances() -> Disturbances:
+    """Read the counters of what keeps this process from its CPUs; those that the system does not have stay 0."""
+    wanted = {f"cpu{cpu}" for cpu in affinity()}
+    lines = [line.split() for line in _read("/proc/stat").splitlines()]
+    # user nice system idle iowait irq softirq steal; guest time after that is part of user time already
+    times = [[int(field) for field in line[1:9]] for line in lines if line and line[0] in wanted]
+    return Disturbances(
+        ticks=sum(map(sum, times)),
+        stolen_ticks=sum(fields[7] for fields in times if len(fields) > 7),
+        throttled=sum(
+            int(value) for stat in _cgroup("cpu", "cpu.stat") for name, value in _pairs(stat) if name == "nr_throttled"
+        ),
+        preempted=sum(
+            int(dict(_fields(_read(f"{task}/status"))).get("nonvoluntary_ctxt_switches", 0)) for task in _tasks()
+        ),
+    )
 
 
 def _quota_cpus() -> float | None:
-    limit, _, period = _read("/sys/fs/cgroup/cpu.max").strip().partition(" ")  # control groups, version 2
-    if not limit:
-        limit = _read("/sys/fs/cgroup/cpu/cpu.cfs_quota_us").strip()  # version 1
-        period = _read("/sys/fs/cgroup/cpu/cpu.cfs_period_us").strip()
-    if not limit.isdigit() or not period.isdigit():
-        return None
-    return int(limit) / int(period)
+    quotas = [limit.split() for limit in _cgroup("cpu", "cpu.max")]  # version 2
+    periods = _cgroup("cpu", "cpu.cfs_period_us")  # version 1
+    quotas += [[quota, period] for quota, period in zip(_cgroup("cpu", "cpu.cfs_quota_us"), periods, strict=False)]
+    limits = [int(quota) / int(period) for quota, period in quotas if quota.isdigit()]
+    return min(limits, default=None)
 
 
 def _memory_bytes() -> int | None:
     total = dict(_fields(_read("/proc/meminfo"))).get("MemTotal", "")
     limits = [int(total.split()[0]) * 1024] if total else []
-    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        value = _read(file).strip()
-        if value.isdigit():
-            limits.append(int(value))
+    for file in ("memory.max", "memory.limit_in_bytes"):
+        limits += [int(value) for value in _cgroup("memory", file) if value.strip().isdigit()]
     return min(limits, default=None)
+
+
+def _cgroup(controller: str, file: str) -> list[str]:
+    """Return what a file says in this process's control group and in all groups around it, the innermost first.
+
+    Each of them can set a limit. Both versions are looked for; inside a container the group's own path may not be
+    visible, and its files are then at the root.
+    """
+    found = []
+    for line in _read("/proc/self/cgroup").splitlines():
+        _, controllers, group = line.split(":", 2)
+        if controllers and controller not in controllers.split(","):
+            continue
+        mount = Path("/sys/fs/cgroup") / (controller if controllers else "")
+        path = Path(group)
+        for place in (path, *path.parents):
+            text = _read(str(mount / str(place).lstrip("/") / file))
+            if text:
+                found.append(text)
+    return found
+
+
+def _tasks() -> list[str]:
+    try:
+        return [str(task) for task in Path("/proc/self/task").iterdir()]
+    except OSError:
+        return []
+
+
+def _pairs(text: str) -> Iterable[tuple[str, str]]:
+    for line in text.splitlines():
+        name, _, value = line.partition(" ")
+        yield name, value.strip()
 
 
 def _fields(text: str) -> Iterable[tuple[str, str]]:

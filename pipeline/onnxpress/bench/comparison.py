@@ -1,0 +1,91 @@
+"""Comparing two variants: pairs of blocks, those left out that the host disturbed, and the ratio with its interval."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from onnxpress.bench import statistics
+from onnxpress.bench.messages import Block
+from onnxpress.bench.protocol import Variant
+from onnxpress.bench.scenarios import SCENARIOS
+from onnxpress.bench.statistics import MIN_PAIRS, Interval
+
+METHOD = "paired-block/hodges-lehmann"
+MAX_STOLEN = 0.02
+"""Share of a block's time that the hypervisor may take."""
+MAX_SPEED_DEVIATION = 0.1
+"""Of the speedometer, from its median over all blocks."""
+MAX_PREEMPTIONS_PER_S = 50
+"""Measured: hundreds on a machine that others use too."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """How a candidate differs from the baseline in one metric."""
+
+    baseline: str
+    candidate: str
+    metric: str
+    ratio: Interval
+    """Candidate ÷ baseline, with its 95% interval; it counts the pairs it rests on."""
+    disturbed: int
+    """Pairs that the host disturbed."""
+    dropped: int
+    """Pairs that were left out: the disturbed ones, or none where too little would be left to speak of the model."""
+
+
+def compare(variants: dict[str, Variant], baseline: str, candidate: str, scenario: str) -> Comparison:
+    """Compare two variants by their pairs of blocks.
+
+    A pair is left out, whole, by rules that were fixed beforehand and do not look at its result: see `disturbed`. When
+    more than half would go, all stay: a host that is always disturbed is what was measured then.
+    """
+    measured = [variant.blocks[scenario] for variant in variants.values()]
+    usual_ns = median(block.speed_ns for processes in measured for blocks in processes for block in blocks)
+    one, two = variants[baseline], variants[candidate]
+    pairs = [
+        list(zip(first, second, strict=True))
+        for first, second in zip(one.blocks[scenario], two.blocks[scenario], strict=True)
+    ]
+    kept = [[pair for pair in group if not any(disturbed(block, usual_ns) for block in pair)] for group in pairs]
+    all_count, kept_count = sum(map(len, pairs)), sum(map(len, kept))
+    used = kept if kept_count >= max(MIN_PAIRS, all_count / 2) else pairs
+
+    def value(block: Block, variant: Variant) -> float:
+        return SCENARIOS[scenario].value(durations_ms(block), variant.probe.batch[scenario])
+
+    logs: list[Sequence[float]] = [
+        [math.log(value(second, two) / value(first, one)) for first, second in group] for group in used
+    ]
+    return Comparison(
+        baseline=baseline,
+        candidate=candidate,
+        metric=SCENARIOS[scenario].metric,
+        ratio=statistics.center(logs).exp(),
+        disturbed=all_count - kept_count,
+        dropped=all_count - sum(map(len, used)),
+    )
+
+
+def disturbed(block: Block, usual_speed_ns: float) -> bool:
+    """Tell whether something other than the model changed how fast a block ran.
+
+    That is: the quota of a control group stopped it; the hypervisor took more than `MAX_STOLEN` of the time (and more
+    than the single tick that cannot be told from rounding); other processes took the CPUs away more than
+    `MAX_PREEMPTIONS_PER_S` times a second (and more than a system's housekeeping does); or a fixed piece of work just
+    before it was more than `MAX_SPEED_DEVIATION` faster or slower than usual.
+    """
+    return (
+        block.throttled > 0
+        or block.stolen_ticks > max(1, MAX_STOLEN * block.ticks)
+        or block.preempted > max(5, MAX_PREEMPTIONS_PER_S * sum(block.durations_ns) / 1e9)
+        or abs(block.speed_ns / usual_speed_ns - 1) > MAX_SPEED_DEVIATION
+    )
+
+
+def durations_ms(block: Block) -> tuple[float, ...]:
+    """Return the durations of a block's runs in milliseconds."""
+    return tuple(duration / 1e6 for duration in block.durations_ns)

@@ -1,0 +1,134 @@
+"""Reasons to trust the numbers of a benchmark less."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from onnxpress import host
+from onnxpress.bench.comparison import Comparison, durations_ms
+from onnxpress.bench.inputs import SAMPLES, SYNTHETIC_AXIS, Inputs
+from onnxpress.bench.options import BenchOptions
+from onnxpress.bench.protocol import ENOUGH_PAIRS, REPLICATES, Variant
+
+MAX_AA = 0.01
+"""A baseline that seems to differ by more than this from itself speaks against the host."""
+MAX_DISTURBED = 0.2
+"""Share of disturbed pairs beyond which a host is too noisy."""
+BUSY_LOAD = 0.5
+"""Load average per CPU, before the start, beyond which other work disturbs."""
+PYTHON_OVERHEAD_MS = 0.05
+UNFIT = ("aa-differs", "noisy-host", "few-pairs")
+"""After these, no release should be decided on the timings."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Doubt:
+    """A reason to trust a number less: a warning of the result."""
+
+    code: str
+    message: str
+
+
+def about_inputs(fed: Inputs) -> Iterator[Doubt]:
+    """Doubts about what the models were fed."""
+    if fed.kind == "synthetic":
+        yield Doubt(
+            code="synthetic-inputs",
+            message=f"Inputs are random (free axes of size {SYNTHETIC_AXIS}): operators whose work depends on the data "
+            "may run differently. Give real samples.",
+        )
+    elif len(fed.samples) < SAMPLES:
+        yield Doubt(
+            code="few-inputs",
+            message=f"Only {len(fed.samples)} samples are cycled; {SAMPLES} show caches and data-dependent operators "
+            "more variety.",
+        )
+
+
+def about_host(threads: int, load_average: float | None) -> Iterator[Doubt]:
+    """Doubts about the machine, before anything was measured on it."""
+    cpus, usable = host.describe().cpus, host.usable_threads()
+    if load_average is not None and load_average > BUSY_LOAD * cpus:
+        yield Doubt(
+            code="busy-host",
+            message=f"Load average was {load_average:.1f} on {cpus} CPUs before the start: other work takes time away. "
+            "Measure when the machine is idle.",
+        )
+    if threads > usable:
+        yield Doubt(
+            code="too-many-threads",
+            message=f"{threads} threads where only {usable} can run at once: they wait for each other.",
+        )
+
+
+def about_pairs(
+    comparisons: Sequence[Comparison], *, taken: int, replicates: int, options: BenchOptions
+) -> Iterator[Doubt]:
+    """Doubts about how much was measured, and how well.
+
+    Args:
+        comparisons: All comparisons, A/A included.
+        taken: Pairs of blocks that were measured for each.
+        replicates: Processes of each variant.
+        options: What was asked for.
+
+    """
+    if taken < ENOUGH_PAIRS:
+        yield Doubt(
+            code="few-pairs",
+            message=f"{taken} pairs of blocks were measured; {ENOUGH_PAIRS} are needed to decide on. Ask for more "
+            f"pairs, or a larger budget than {options.budget.total_seconds():.0f} s.",
+        )
+    elif taken < options.pairs or replicates < REPLICATES:
+        yield Doubt(
+            code="short-budget",
+            message=f"{taken} pairs of blocks in {replicates} processes each fitted the budget of "
+            f"{options.budget.total_seconds():.0f} s; {options.pairs} in {REPLICATES} were wanted.",
+        )
+    worst = max(comparisons, key=lambda each: each.disturbed, default=None)
+    if worst is not None and worst.disturbed > MAX_DISTURBED * taken:
+        yield Doubt(
+            code="noisy-host",
+            message=f"{worst.disturbed} of {taken} pairs were disturbed by other work on the host ({worst.dropped} of "
+            "them dropped). Measure when the machine is idle.",
+        )
+
+
+def about_aa(aa: Comparison) -> Iterator[Doubt]:
+    """Doubts about a machine on which a model differs from itself."""
+    if aa.ratio.low > 1 + MAX_AA or aa.ratio.high < 1 - MAX_AA:
+        yield Doubt(
+            code="aa-differs",
+            message=f"The baseline seems to differ from itself by {100 * (aa.ratio.value - 1):+.1f}%: this host makes "
+            "up differences. Measure when it is idle, or on another one.",
+        )
+
+
+def about_variants(variants: Mapping[str, Variant]) -> Iterator[Doubt]:
+    """Doubts about single variants."""
+    for name, variant in variants.items():
+        if variant.probe.refused_batch is not None:
+            yield Doubt(
+                code="batch-refused",
+                message=f"{name}: cannot run a batch of {variant.probe.refused_batch}, though its batch axis is free; "
+                "smaller ones were measured.",
+            )
+        unsteady = sum(warm.stable is False for warm in variant.warmed_up)
+        if unsteady > len(variant.warmed_up) / 2:
+            yield Doubt(
+                code="unsteady-warm-up",
+                message=f"{name}: durations were not steady after the warm-up in {unsteady} of "
+                f"{len(variant.warmed_up)} processes.",
+            )
+        fastest = min(
+            median(duration for blocks in processes for block in blocks for duration in durations_ms(block))
+            for processes in variant.blocks.values()
+        )
+        if fastest < PYTHON_OVERHEAD_MS:
+            yield Doubt(
+                code="python-overhead",
+                message=f"{name}: a run takes {1e3 * fastest:.0f} µs, and calling it from Python is a visible part of "
+                "that; the models differ more than these ratios say.",
+            )

@@ -1,0 +1,73 @@
+"""A measurement: raw values with unit and context. What is derived from them is computed when asked, never stored."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from onnxpress.bench import statistics
+from onnxpress.bench.statistics import Interval
+
+_TAIL: Mapping[str, float] = {"p90": 90, "p95": 95, "p99": 99, "p999": 99.9}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """Values of one quantity of one variant, in the order in which they were taken."""
+
+    variant: str
+    quantity: str
+    """``latency.single``, ``cold_start.session``, ``memory.vm_hwm``…"""
+    unit: str
+    batch: int
+    """Samples in each run."""
+    processes: tuple[tuple[tuple[float, ...], ...], ...]
+    """The values, by process and by block."""
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        """All values."""
+        return tuple(value for process in self.processes for block in process for value in block)
+
+    @property
+    def median(self) -> float:
+        """The median of all values."""
+        return float(np.median(self.values))
+
+    def percentile(self, percent: float) -> float | None:
+        """Return a percentile; None where there are too few values for it."""
+        return statistics.percentile(self.values, percent)
+
+    def rate_per_s(self) -> Interval:
+        """Return samples per second, from blocks of durations in milliseconds.
+
+        Raises:
+            ValueError: too few blocks.
+
+        """
+        return statistics.center(
+            [[math.log(rate_per_s(block, self.batch)) for block in blocks] for blocks in self.processes]
+        ).exp()
+
+    def summary(self) -> dict[str, Any]:
+        """Return the statistics of all values, as in onnxpress.bench/1."""
+        values = self.values
+        return {
+            "n": len(values),
+            "min": min(values),
+            "p50": self.median,
+            "mean": float(np.mean(values)),
+            **{name: self.percentile(percent) for name, percent in _TAIL.items()},
+            "mad": statistics.mad(values),
+            "cov_pct": statistics.cov_pct(values),
+            "outliers": asdict(statistics.outliers(values)),
+        }
+
+
+def rate_per_s(durations_ms: tuple[float, ...], batch: int) -> float:
+    """Return samples per second of a block of runs."""
+    return 1000 * batch * len(durations_ms) / sum(durations_ms)

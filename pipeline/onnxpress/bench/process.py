@@ -1,0 +1,106 @@
+"""A worker process, seen from the benchmark: started afresh, spoken to, and never left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from onnxpress import errors
+from onnxpress.bench.messages import Block, Failed, Load, Loaded, Measure, Message, WarmedUp, WarmUp, decode, encode
+from onnxpress.errors import ModelError, OnnxpressError
+
+FOREIGN_SETTINGS = ("OMP_", "ORT_", "KMP_", "MKL_", "GOMP_")
+"""Environment variables that change the threading of libraries behind our back."""
+
+
+class WorkerProcess:
+    """A fresh process for one variant.
+
+    Args:
+        variant: Its name, for messages.
+        request: What it will load.
+        log: A file for what the process prints.
+
+    """
+
+    def __init__(self, variant: str, request: Load, log: Path) -> None:
+        self._variant, self._request, self._log = variant, request, log
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN_SETTINGS)}
+        with log.open("w") as stream:
+            self._process = subprocess.Popen(
+                # -P: a file in the current folder that is named like a library must not be imported in its place
+                [sys.executable, "-P", "-m", "onnxpress.bench.worker"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stream,
+                encoding="utf-8",
+                env=environment | {"OPENBLAS_NUM_THREADS": "1"},  # numpy only holds arrays there
+                process_group=0,  # Ctrl-C reaches the benchmark, which then ends its workers
+            )
+
+    def load(self) -> Loaded:
+        """Load the model and run it once.
+
+        Raises:
+            ModelError: it cannot be loaded or run, or the process died.
+            UsageError: onnxruntime or the provider cannot be used.
+
+        """
+        reply = self._ask(self._request)
+        assert isinstance(reply, Loaded)  # noqa: S101 - for mypy; a worker answers what it is asked
+        return reply
+
+    def warm_up(self, batch: int) -> WarmedUp:
+        """Run until the durations are steady; raises like `load`."""
+        reply = self._ask(WarmUp(batch=batch))
+        assert isinstance(reply, WarmedUp)  # noqa: S101
+        return reply
+
+    def measure(self, batch: int, runs: int) -> Block:
+        """Time one block of runs; raises like `load`."""
+        reply = self._ask(Measure(batch=batch, runs=runs))
+        assert isinstance(reply, Block)  # noqa: S101
+        return reply
+
+    def close(self) -> None:
+        """End the process at once: it holds nothing worth saving."""
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None  # noqa: S101
+            try:
+                pipe.close()
+            except BrokenPipeError:  # a request that was never read
+                continue
+
+    def _ask(self, request: Message) -> Message:
+        stdin, stdout = self._process.stdin, self._process.stdout
+        assert stdin is not None and stdout is not None  # noqa: S101
+        try:
+            stdin.write(encode(request))
+            stdin.flush()
+            line = stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        if not line:
+            raise ModelError(self._obituary(request))
+        reply = decode(line)
+        if isinstance(reply, Failed):
+            kind: type[OnnxpressError] = getattr(errors, reply.kind)
+            raise kind(f"variant {self._variant!r}: {reply.message}")
+        return reply
+
+    def _obituary(self, request: Message) -> str:
+        code = self._process.wait()
+        how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        hint = " Is there enough memory?" if code == -signal.SIGKILL else ""
+        said = [line for line in self._log.read_text(errors="replace").splitlines() if line.strip()]
+        last = f" Its last words: {said[-1].strip()}" if said else ""
+        doing = {Load: "loading the model", WarmUp: "warming up"}.get(type(request), "measuring")
+        return (
+            f"variant {self._variant!r}, model {self._request.model}: the benchmark's process died while {doing} "
+            f"({how}).{hint}{last}"
+        )

@@ -1,0 +1,179 @@
+"""Statistics of timings: robust, paired, and silent where there is too little data to speak.
+
+Runs of one process are autocorrelated and processes differ from each other, so a test on single runs cries wolf (an A/A
+comparison fails it three times out of four). Everything that compares works on *paired blocks* instead: block ``i`` of
+two models runs back to back on the same noisy machine, and ``d_i = ln(b_i / a_i)`` is one observation (duet
+benchmarking: Bulej et al., ICPE 2020, arXiv:2001.05811). The estimate of the change is the Hodges-Lehmann median of the
+Walsh averages of ``d``, its interval is the one that inverts Wilcoxon's signed-rank test (Hollander and Wolfe,
+*Nonparametric Statistical Methods*, section 3.2).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, np.dtype[np.float64]]
+
+CONFIDENCE = 0.95
+MIN_PAIRS = 6
+"""Below this, no 95% interval of the signed-rank test exists."""
+GAUSS_MAD = 1.4826
+"""A normal distribution's standard deviation over its median absolute deviation."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """An estimate with its 95% confidence interval."""
+
+    value: float
+    low: float
+    high: float
+    count: int
+    """How many observations it rests on."""
+
+    def exp(self) -> Interval:
+        """Return the interval of the exponential, for estimates made on logarithms."""
+        return Interval(value=math.exp(self.value), low=math.exp(self.low), high=math.exp(self.high), count=self.count)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outliers:
+    """How many values lie outside Tukey's fences; they are counted, never dropped."""
+
+    mild: int
+    """Outside 1.5 interquartile ranges from the quartiles."""
+    severe: int
+    """Outside 3 (these are not counted as mild)."""
+
+
+def percentile(values: Sequence[float], percent: float) -> float | None:
+    """Return a percentile; None where there are too few values for it, see `minimal_count`."""
+    if len(values) < minimal_count(percent / 100):
+        return None
+    return float(np.percentile(values, percent))
+
+
+@cache
+def minimal_count(share: float, confidence: float = CONFIDENCE) -> int:
+    """Return how many values a percentile needs before it may be named.
+
+    MLPerf's early-stopping rule with one discarded value: the smallest ``h + 1`` for which the regularized incomplete
+    beta function ``I(p; h, 2) = p^h (1 + h (1 - p))`` is at most ``1 - confidence`` (mlcommons/inference,
+    ``loadgen/early_stopping.cc``).
+
+    Args:
+        share: The percentile as a share, 0.99 for p99. The median and what lies below it need one value.
+        confidence: 0.99 gives MLPerf's own counts: 64, 662 and 6,636 for p90, p99 and p99.9.
+
+    """
+    if share <= 0.5:
+        return 1
+    h = 1
+    while share**h * (1 + h * (1 - share)) > 1 - confidence:
+        h += 1
+    return h + 1
+
+
+def mad(values: Sequence[float]) -> float:
+    """Return the median absolute deviation, scaled to a normal distribution's standard deviation."""
+    return GAUSS_MAD * float(np.median(np.abs(np.asarray(values) - np.median(values))))
+
+
+def cov_pct(values: Sequence[float]) -> float | None:
+    """Return the coefficient of variation in percent; None for a single value."""
+    return None if len(values) < 2 else 100 * float(np.std(values, ddof=1) / np.mean(values))
+
+
+def outliers(values: Sequence[float]) -> Outliers:
+    """Count the values outside Tukey's inner and outer fences."""
+    low, high = np.percentile(values, [25, 75])
+    distance = np.maximum(low - np.asarray(values), np.asarray(values) - high) / max(high - low, np.finfo(float).tiny)
+    severe = int(np.sum(distance > 3))
+    return Outliers(mild=int(np.sum(distance > 1.5)) - severe, severe=severe)
+
+
+def center(groups: Sequence[Sequence[float]]) -> Interval:
+    """Estimate the centre of a symmetric distribution from observations that come in groups (processes).
+
+    The Hodges-Lehmann estimate and its Wilcoxon interval take all observations as independent. Those of one process are
+    not: memory layout and placement move all of them together, by some tenths of a percent. The half-widths are
+    therefore multiplied by the square root of Kish's design effect, taken from the ranks: the mean square between
+    groups over the total mean square, never below 1. That quotient is Kruskal and Wallis' ``H / (groups - 1)``. In
+    simulations with five groups of six, 95% intervals widened so hold in 89 to 97% of cases, and plain ones in only 59%
+    when groups differ much.
+
+    Args:
+        groups: Observations, one sequence per group; at least `MIN_PAIRS` in all.
+
+    Raises:
+        ValueError: too few observations.
+
+    """
+    values = np.concatenate([np.asarray(group, dtype=float) for group in groups])
+    critical = signed_rank_critical(len(values))
+    if critical is None:
+        raise ValueError(f"{len(values)} observations: a 95% interval needs {MIN_PAIRS}")
+    walsh = np.sort(walsh_averages(values))
+    estimate = float(np.median(walsh))
+    widen = math.sqrt(design_effect(groups))
+    low, high = float(walsh[critical]), float(walsh[len(walsh) - 1 - critical])
+    return Interval(
+        value=estimate,
+        low=estimate - widen * (estimate - low),
+        high=estimate + widen * (high - estimate),
+        count=len(values),
+    )
+
+
+def walsh_averages(values: Array) -> Array:
+    """Return the means of all pairs of values, each value with itself too: [n (n + 1) / 2]."""
+    i, j = np.triu_indices(len(values))
+    averages: Array = (values[i] + values[j]) / 2
+    return averages
+
+
+@cache
+def signed_rank_critical(count: int, confidence: float = CONFIDENCE) -> int | None:
+    """Return Wilcoxon's two-sided critical value: the largest ``t`` with ``P(T+ <= t) <= (1 - confidence) / 2``.
+
+    Exact for every count: ``T+`` takes a value as often as there are subsets of 1…n with that sum.
+
+    Returns:
+        The value, which is also the number of Walsh averages to leave out at each end of the interval (the interval
+        then starts with the next one); None when there are too few observations for this confidence.
+
+    """
+    subsets = np.zeros(count * (count + 1) // 2 + 1)
+    subsets[0] = 1
+    for rank in range(1, count + 1):
+        subsets[rank:] = (subsets[rank:] + subsets[:-rank]) / 2  # halved in each step: probabilities, no overflow
+        subsets[:rank] /= 2
+    within = np.flatnonzero(np.cumsum(subsets) <= (1 - confidence) / 2)
+    return int(within[-1]) if len(within) else None
+
+
+def design_effect(groups: Sequence[Sequence[float]]) -> float:
+    """Return how many times larger the variance of a mean is because observations come in groups; at least 1."""
+    filled = [group for group in groups if len(group)]
+    if len(filled) < 2:
+        return 1.0
+    ranks = _ranks(np.concatenate([np.asarray(group, dtype=float) for group in filled]))
+    total = float(np.var(ranks, ddof=1))
+    if total == 0:
+        return 1.0
+    parts = np.split(ranks, np.cumsum([len(group) for group in filled])[:-1])
+    between = sum(len(part) * (part.mean() - ranks.mean()) ** 2 for part in parts) / (len(parts) - 1)
+    return max(1.0, float(between) / total)
+
+
+def _ranks(values: Array) -> Array:
+    """Return the ranks of values, from 1; equal values share their mean rank."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ranks: Array = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
+    return ranks
