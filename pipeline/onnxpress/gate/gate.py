@@ -81,15 +81,16 @@ def _judge(rule: Rule, limits: Sequence[Limit], reading: Reading, settings: Sett
             missing.append(str(limit))
         else:
             judged.append((_verdict(limit, estimate), limit, estimate))
+    beyond = [_how_far(limit, estimate) for verdict, limit, estimate in judged if verdict == "fail"]
+    noisy = noisy and settings.unfit_host != "off"
+    if beyond and not noisy:
+        return _Finding(verdict="fail" if rule.level == "error" else "warn", level=rule.level, reason="; ".join(beyond))
     if missing:
         reason = f"{' and '.join(missing)} needs a number that was not measured: run `{RULES[rule.name].source}`"
         return _Finding(verdict="missing", level=_least(rule.level, settings.missing), reason=reason)
-    if noisy and judged and settings.unfit_host != "off":
+    if noisy and judged:
         reason = "the host was too noisy to decide: measure again on a quiet one"
         return _Finding(verdict="inconclusive", level=_least(rule.level, settings.unfit_host), reason=reason)
-    beyond = [_how_far(limit, estimate) for verdict, limit, estimate in judged if verdict == "fail"]
-    if beyond:
-        return _Finding(verdict="fail" if rule.level == "error" else "warn", level=rule.level, reason="; ".join(beyond))
     open_ = [_what_would_decide(limit, estimate) for verdict, limit, estimate in judged if verdict == "inconclusive"]
     if open_:
         level = _least(rule.level, settings.inconclusive)
