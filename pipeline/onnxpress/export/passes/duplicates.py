@@ -1,0 +1,116 @@
+"""Everything once: equal nodes with equal inputs, and weights stored twice."""
+
+from __future__ import annotations
+
+from collections import ChainMap
+from collections.abc import Hashable
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxpress import graph
+from onnxpress.export.passes.rewiring import NONDETERMINISTIC, remove
+from onnxpress.export.protos import INLINE_BYTES
+
+FINGERPRINT_ELEMENTS = 1024
+PLAIN = (
+    ir.AttributeType.FLOAT,
+    ir.AttributeType.FLOATS,
+    ir.AttributeType.INT,
+    ir.AttributeType.INTS,
+    ir.AttributeType.STRING,
+    ir.AttributeType.STRINGS,
+)
+
+
+def merge_nodes(model: ir.Model) -> list[str]:
+    """Let nodes that compute the same thing from the same inputs be one (common subexpressions).
+
+    A node in a body of If, Loop or Scan may give way to one in a graph around it, never the other way round. Nodes with
+    bodies, random ones and those of other domains are left alone, and so are nodes whose result is returned.
+    """
+    return _merge(model.graph, ChainMap())
+
+
+def _merge(body: ir.Graph, seen: ChainMap[Hashable, ir.Node]) -> list[str]:
+    changed = []
+    for node in list(body):
+        subgraphs = graph.subgraphs(node)
+        for inner in subgraphs:
+            changed += _merge(inner, seen.new_child())
+        if subgraphs or node.domain not in graph.ONNX_DOMAINS or node.op_type in NONDETERMINISTIC:
+            continue
+        twin = seen.setdefault(_key(node), node)
+        if twin is node or any(output.is_graph_output() for output in node.outputs):
+            continue
+        for output, same in zip(node.outputs, twin.outputs, strict=True):
+            if output.uses() and not same.name:  # the twin had left it out
+                same.name, output.name = output.name, None
+            output.replace_all_uses_with(same)
+        remove(node)
+        changed.append(node.name or "")
+    return changed
+
+
+def _key(node: ir.Node) -> Hashable:
+    """Return what is equal for two nodes exactly when they compute the same."""
+    attributes = tuple((name, _attribute(node.attributes[name])) for name in sorted(node.attributes))
+    return node.op_type, node.overload, len(node.outputs), tuple(map(_input, node.inputs)), attributes
+
+
+def _attribute(attribute: ir.Attr) -> Hashable:
+    if attribute.type == ir.AttributeType.TENSOR:
+        return _content(attribute.as_tensor()) or id(attribute)
+    if attribute.type in PLAIN:
+        return str(attribute.type), str(attribute.value)
+    return id(attribute)
+
+
+def _input(value: ir.Value | None) -> Hashable:
+    tensor = graph.constant_tensor(value)
+    return id(value) if tensor is None else _content(tensor) or id(value)
+
+
+def _content(tensor: ir.TensorProtocol) -> Hashable:
+    """Return what two equal small tensors have in common; None for large ones."""
+    if tensor.nbytes > INLINE_BYTES or tensor.dtype == ir.DataType.STRING:
+        return None
+    return str(tensor.dtype), tuple(tensor.shape), tensor.tobytes()
+
+
+def tie_weights(model: ir.Model) -> list[str]:
+    """Store weights that are equal once, as the model that was trained did.
+
+    Vectors and scalars are not tied: the zero biases of two layers are equal by chance, and sharing them would only
+    keep those layers from being edited apart. Most weights are told apart by their first and last few kilobytes, so
+    that the rest of a memory-mapped file is not read.
+    """
+    main, changed = model.graph, []
+    groups: dict[Hashable, list[ir.Value]] = {}
+    for value in list(main.initializers.values()):
+        tensor = value.const_value
+        if tensor is None or value.is_graph_input() or value.is_graph_output() or len(tensor.shape) < 2:
+            continue
+        if isinstance(tensor, ir.LazyTensor) or tensor.dtype == ir.DataType.STRING:
+            continue
+        group = groups.setdefault((tensor.dtype, tuple(tensor.shape), _fingerprint(tensor)), [])
+        first = next((other for other in group if _equal(other, value)), None)
+        if first is None:
+            group.append(value)
+            continue
+        value.replace_all_uses_with(first)
+        main.initializers.pop(value.name or "")
+        changed.append(value.name or "")
+    return changed
+
+
+def _fingerprint(tensor: ir.TensorProtocol) -> bytes:
+    flat = tensor.numpy().reshape(-1)
+    return flat[:FINGERPRINT_ELEMENTS].tobytes() + flat[-FINGERPRINT_ELEMENTS:].tobytes()
+
+
+def _equal(left: ir.Value, right: ir.Value) -> bool:
+    """Compare bytes: 0.0 and -0.0 are different weights, two NaN need not be."""
+    arrays = (graph.constant(left), graph.constant(right))
+    first, second = (np.ascontiguousarray(array).reshape(-1).view(np.uint8) for array in arrays)
+    return np.array_equal(first, second)

@@ -1,0 +1,63 @@
+"""Another version of the default operator set."""
+
+from __future__ import annotations
+
+import re
+
+import onnx
+import onnx_ir as ir
+
+from onnxpress import graph
+from onnxpress.errors import ModelError, UsageError
+from onnxpress.export.protos import with_weights, without_weights
+
+MINIMUM = 13
+"""The first operator set in which QuantizeLinear and DequantizeLinear have a scale per channel."""
+DEFAULT = 17
+"""What older models are converted to: every runtime of the last years knows it."""
+IR_VERSIONS = {19: 9, 21: 10, 23: 11, 24: 12, 25: 13, 28: 14}
+"""The first operator set that needs an IR version above 8 (github.com/onnx/onnx, docs/Versioning.md)."""
+
+
+def target(model: ir.Model, opset: int | None) -> int:
+    """Return the operator set that a model is to have.
+
+    Raises:
+        UsageError: the one asked for is too old to quantize, or not known to the installed onnx.
+    """
+    newest = onnx.defs.onnx_opset_version()
+    if opset is None:
+        present = graph.opset(model)
+        return present if present >= MINIMUM else DEFAULT
+    if not MINIMUM <= opset <= newest:
+        raise UsageError(
+            f"opset {opset}: choose one from {MINIMUM} (the first with a scale per channel) to {newest} "
+            f"(the newest that onnx {onnx.__version__} knows)."
+        )
+    return opset
+
+
+def convert(model: ir.Model, opset: int) -> ir.Model:
+    """Return the model with another default operator set.
+
+    Raises:
+        ModelError: an operator cannot be converted; the message names it.
+    """
+    try:
+        proto = onnx.version_converter.convert_version(without_weights(model), opset)
+        onnx.checker.check_model(proto)
+    except (RuntimeError, onnx.checker.ValidationError) as error:
+        reason = " ".join(str(error).split())
+        found = re.search(r"No Adapter .*? for (\w+)|No Op registered for (\w+)|op_type: ?(\w+)", reason)
+        operator = f"operator {next(filter(None, found.groups()))}" if found else "an operator"
+        raise ModelError(
+            f"model: {operator} cannot be converted from opset {graph.opset(model)} to {opset} ({reason}). "
+            "Export the model again with the opset that you need."
+        ) from error
+    return with_weights(proto, model)
+
+
+def raise_ir_version(model: ir.Model) -> None:
+    """Raise the IR version to what the operator set needs, no further: old runtimes refuse what they do not know."""
+    needed = max((version for opset, version in IR_VERSIONS.items() if opset <= graph.opset(model)), default=8)
+    model.ir_version = max(model.ir_version, needed, 8)

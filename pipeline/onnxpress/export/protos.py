@@ -1,0 +1,41 @@
+"""Protocol buffers for the functions of the onnx package that need them; large weights stay outside.
+
+A protocol buffer ends at two gigabytes, and copying weights through one only to learn shapes costs seconds. So a graph
+goes there with its large initializers declared as inputs: dtype and shape are all that those functions ask of them.
+"""
+
+from __future__ import annotations
+
+import onnx
+import onnx_ir as ir
+
+INLINE_BYTES = 1024
+"""Smaller tensors go along: shapes, axes and scales, whose values decide what a node means."""
+
+
+def without_weights(model: ir.Model) -> onnx.ModelProto:
+    """Return a model as a proto whose large initializers are inputs."""
+    copy = model.clone()
+    main = copy.graph
+    for name, value in list(main.initializers.items()):
+        if value.const_value is not None and value.const_value.nbytes > INLINE_BYTES:
+            main.initializers.pop(name)
+            value.const_value = None
+            if not value.is_graph_input():
+                main.inputs.append(value)
+    return ir.to_proto(copy)
+
+
+def with_weights(proto: onnx.ModelProto, model: ir.Model) -> ir.Model:
+    """Return a model made from such a proto, with the weights and the metadata of the model it came from."""
+    result = ir.from_proto(proto)
+    outside = {name: value.const_value for name, value in model.graph.initializers.items()}
+    kept = {value.name for value in model.graph.inputs}
+    for value in list(result.graph.inputs):
+        if value.name in outside and value.name not in result.graph.initializers:
+            value.const_value = outside[value.name]
+            result.graph.register_initializer(value)
+        if value.name not in kept:
+            result.graph.inputs.remove(value)
+    result.metadata_props.update(model.metadata_props)
+    return result
