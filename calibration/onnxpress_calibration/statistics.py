@@ -65,21 +65,6 @@ class TensorStatistics:
         occupied = counts > 0
         return np.clip(values[order][occupied], self.low, self.high), counts[occupied]
 
-    def samples(self, per_bin: int = 8) -> tuple[Array, Array]:
-        """Return (values, weights) float64 [n] with each bin spread over ``per_bin`` points.
-
-        Near the largest values a bin is as wide as a step of 8 bits, so one point per bin would alias with the
-        rounding; uniform spreading is the maximum-entropy guess of what lies inside.
-        """
-        middles, order = _grid()
-        counts = self.counts[order]
-        occupied = counts > 0
-        edge = np.abs(middles[order][occupied]) * 2.0**-8
-        offsets = (np.arange(per_bin) + 0.5) / per_bin * 2 - 1
-        spread = middles[order][occupied][:, None] + edge[:, None] * offsets
-        values = np.clip(spread.reshape(-1), self.low, self.high)
-        return values, np.repeat(counts[occupied] / per_bin, per_bin)
-
 
 @cache
 def _grid() -> tuple[Array, Array]:

@@ -56,14 +56,6 @@ def test_histogram_keeps_every_value_to_its_relative_resolution(values: np.ndarr
     assert np.abs(np.sort(values.astype(np.float64)) - rebuilt).max() <= 2.0**-8 * np.abs(values).max() + 1e-37
 
 
-@given(floats)
-@settings(deadline=None)
-def test_spread_samples_keep_weight_and_range(values: np.ndarray) -> None:
-    points, weights = collect(values).samples()
-    assert weights.sum() == pytest.approx(len(values))
-    assert points.min() >= values.min() and points.max() <= values.max()
-
-
 def test_minimum_and_maximum_are_exact() -> None:
     statistics = collect(np.array([1.00001, -3.3333333], np.float32), np.array([[7.7777777]], np.float32))
     assert (statistics.low, statistics.high) == (float(np.float32(-3.3333333)), float(np.float32(7.7777777)))
