@@ -1,0 +1,1 @@
+"""What measured throughput costs on rented machines: `cost.cost`, its options and the price table."""

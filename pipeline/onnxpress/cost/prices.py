@@ -1,0 +1,152 @@
+"""The price table: what an hour of a machine costs, since when, and who says so.
+
+Tables are layered, and a row replaces the row of the same machine in the layers before: the bundled ``prices.yaml``,
+the user's ``$XDG_CONFIG_HOME/onnxpress/prices.yaml``, the project's ``onnxpress-prices.yaml`` in the current folder,
+the file of ``--prices``, and ``--price TYPE=0.19``. Nothing is ever fetched from a network, and a price that is not
+known is None.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from datetime import date
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from onnxpress.errors import UsageError
+
+SCHEMA = "onnxpress.prices/1"
+BUNDLED = Path(__file__).parent / "prices.yaml"
+PROJECT_FILE = "onnxpress-prices.yaml"
+
+
+def _money(value: object) -> object:
+    """Accept money as text only: YAML would make 0.1 a binary fraction."""
+    if value is None or isinstance(value, Decimal):
+        return value
+    try:
+        amount = Decimal(value) if isinstance(value, str) else None
+    except InvalidOperation:
+        amount = None
+    if amount is None or not amount.is_finite() or amount < 0:
+        raise ValueError(f"{value!r} is no price in dollars an hour; write it in quotes, for example '0.1942'")
+    return amount
+
+
+Money = BeforeValidator(_money)
+
+
+class Price(BaseModel):
+    """One machine that can be rented."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    provider: str
+    type: str
+    region: str
+    arch: Literal["x86_64", "arm64"] | None = None
+    vcpus: int | None = None
+    memory_gib: float | None = None
+    accelerator: str | None = None
+    accelerator_count: int = 0
+    isa: tuple[str, ...] = ()
+    """Instructions that int8 kernels use, as `host.INT8_FEATURES` names them; empty where it depends on luck."""
+    price_per_hour: Annotated[Decimal | None, Money] = None
+    """On demand, Linux; None when it is not known."""
+    spot_per_hour: Annotated[Decimal | None, Money] = None
+    fingerprint: str | None = None
+    """Of a host of this type (``host.fingerprint`` in a benchmark): what was measured there needs no extrapolation."""
+    as_of: date | None = None
+    source: str | None = None
+
+    @property
+    def instance(self) -> str:
+        """What the machine is called everywhere: provider/type/region."""
+        return f"{self.provider}/{self.type}/{self.region}"
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_name: Literal["onnxpress.prices/1"] = Field(alias="schema")
+    currency: Literal["USD"]
+    as_of: date
+    source: str
+    instances: tuple[Price, ...]
+
+
+class Quote(BaseModel):
+    """A price, and the layer it comes from."""
+
+    model_config = ConfigDict(frozen=True)
+
+    price: Price
+    layer: Literal["bundled", "user", "project", "file", "option"]
+
+
+def read(path: Path) -> list[Price]:
+    """Read a price table; rows without a date or source of their own get the table's.
+
+    Raises:
+        UsageError: no such file, or not a price table.
+
+    """
+    try:
+        content = yaml.safe_load(path.read_bytes())
+    except OSError as error:
+        raise UsageError(f"prices {path}: cannot be read ({error.strerror}). Check the path.") from error
+    except yaml.YAMLError as error:
+        raise UsageError(f"prices {path}: not YAML ({' '.join(str(error).split())}).") from error
+    try:
+        table = _Table.model_validate(content)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in problem["loc"])
+        raise UsageError(f"prices {path}: {where or 'the file'}: {problem['msg']}. See schema {SCHEMA}.") from error
+    return [
+        row.model_copy(update={"as_of": row.as_of or table.as_of, "source": row.source or table.source})
+        for row in table.instances
+    ]
+
+
+def quotes(file: Path | None, overrides: Mapping[str, Decimal]) -> dict[str, Quote]:
+    """Return the winning price of every known machine.
+
+    Args:
+        file: The table of ``--prices``.
+        overrides: Dollars an hour by machine (``gcp/c3-standard-4/us-central1``) or by type in all regions. A name that
+            is in no table makes a machine of its own.
+
+    Raises:
+        UsageError: a table cannot be read.
+
+    """
+    found = {row.instance: Quote(price=row, layer="bundled") for row in read(BUNDLED)}
+    for layer, path in _own_tables():
+        found |= {row.instance: Quote(price=row, layer=layer) for row in read(path)}
+    if file is not None:
+        found |= {row.instance: Quote(price=row, layer="file") for row in read(file)}
+    for name, amount in overrides.items():
+        known = [instance for instance, quote in found.items() if name in (instance, quote.price.type)]
+        update = {"price_per_hour": amount, "as_of": None, "source": "--price"}
+        for instance in known:
+            found[instance] = Quote(price=found[instance].price.model_copy(update=update), layer="option")
+        if not known:
+            provider, _, rest = name.partition("/")
+            row = Price(provider=provider, type=rest.partition("/")[0] or name, region=rest.partition("/")[2])
+            found[name] = Quote(price=row.model_copy(update=update), layer="option")
+    return found
+
+
+def _own_tables() -> list[tuple[Literal["user", "project"], Path]]:
+    config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    tables: list[tuple[Literal["user", "project"], Path]] = [
+        ("user", config / "onnxpress" / "prices.yaml"),
+        ("project", Path(PROJECT_FILE)),
+    ]
+    return [(layer, path) for layer, path in tables if path.is_file()]
