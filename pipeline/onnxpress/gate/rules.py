@@ -106,7 +106,7 @@ def _estimate(document: Document | None, path: Sequence[str]) -> Estimate | None
     for name in path:
         found = None if found is None else found.get(name)
     number, low, high = (found["value"], found["low"], found["high"]) if isinstance(found, Mapping) else (found,) * 3
-    if number is None:
+    if number is None or math.isnan(number):
         return None
     return Estimate(value=number, low=number if low is None else low, high=number if high is None else high)
 
@@ -269,7 +269,7 @@ def _accuracy(name: str) -> Kind:
     def read(subject: Subject, _unit: Unit) -> Reading:
         metric = subject.report.metric
         value, change = subject.quality("value"), subject.report.quality_change(subject.variant)
-        if metric is None or value is None or change is None:
+        if metric is None or value is None or change is None or math.isnan(change["drop"]):
             return Reading()
         if name != (metric["name"] if metric["name"] in BUILTIN_METRICS else CUSTOM_METRIC):
             return Reading()

@@ -16,6 +16,7 @@ LABEL_WIDTH = 150
 TEXT_WIDTH = 180
 ROW_HEIGHT = 30
 CHARACTER_WIDTH = 7.0  # of the labels' font, on average
+LABEL_CHARACTERS = 19
 PLOT_HEIGHT = 380
 
 
@@ -91,7 +92,7 @@ def bars(name: str, title: str, marks: Sequence[Mark]) -> str:
     scale = Scale(low=0, high=max(mark.value for mark in marks) or 1, start=LABEL_WIDTH, end=WIDTH - TEXT_WIDTH)
     for index, mark in enumerate(marks):
         y = index * ROW_HEIGHT + 20
-        _text(chart, LABEL_WIDTH - 10, y + 4, mark.label, "label end")
+        _text(chart, LABEL_WIDTH - 10, y + 4, _short(mark.label), "label end")
         width = max(1.0, scale(mark.value) - LABEL_WIDTH)
         place = {"x": LABEL_WIDTH, "y": y - 9, "width": width, "height": 18}
         SubElement(chart, "rect", _at(place, f"bar {mark.kind}"))
@@ -113,7 +114,7 @@ def intervals(name: str, title: str, marks: Sequence[Mark], reference: float, ax
     _line(chart, scale(reference), 4, scale(reference), bottom, "reference")
     for index, mark in enumerate(marks):
         y = index * ROW_HEIGHT + 20
-        _text(chart, LABEL_WIDTH - 10, y + 4, mark.label, "label end")
+        _text(chart, LABEL_WIDTH - 10, y + 4, _short(mark.label), "label end")
         _line(chart, scale(mark.low), y, scale(mark.high), y, f"whisker {mark.kind}")
         _dot(chart, scale(mark.value), y, mark.kind)
         _text(chart, WIDTH - TEXT_WIDTH + 12, y + 4, mark.text, "label")
@@ -147,9 +148,10 @@ def plot(
         _line(chart, x, ys(point.y.low), x, ys(point.y.high), f"whisker {kind}")
         _dot(chart, x, y, kind if point in front else f"{kind} beaten")
     for point in points:
-        box = _free(xs(point.x.value), ys(point.y.value), len(point.label) * CHARACTER_WIDTH, taken, xs)
+        label = _short(point.label)
+        box = _free(xs(point.x.value), ys(point.y.value), len(label) * CHARACTER_WIDTH, taken, xs)
         taken.append(box)
-        _text(chart, box[0], box[1] + 13, point.label, "label halo")
+        _text(chart, box[0], box[1] + 13, label, "label halo")
     return tostring(chart, encoding="unicode")
 
 
@@ -208,6 +210,10 @@ def _text(chart: Element, x: float, y: float, content: str, kind: str) -> Elemen
 
 def _at(positions: Mapping[str, float], kind: str) -> dict[str, str]:
     return {name: _number(position) for name, position in positions.items()} | {"class": kind}
+
+
+def _short(label: str) -> str:
+    return label if len(label) <= LABEL_CHARACTERS else f"{label[: LABEL_CHARACTERS - 1]}…"
 
 
 def _number(value: float) -> str:

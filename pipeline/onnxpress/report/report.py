@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,10 +112,10 @@ class Report:
         return dataclasses.replace(self, checks=tuple(checks))
 
     def to_json(self) -> str:
-        """Return the JSON text; equal reports give equal text."""
+        """Return the JSON text; equal reports give equal text. NaN and infinity, which JSON lacks, become null."""
         value = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         value |= {"schema": SCHEMA, "checks": [check.to_json() for check in self.checks], "verdict": self.verdict}
-        return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+        return json.dumps(_finite(value), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
 
     @classmethod
     def from_json(cls, text: str, *, origin: str = "report") -> Report:
@@ -164,6 +165,14 @@ class Report:
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"report {file}: cannot be read ({error}).") from error
         return cls.from_json(text, origin=f"report {file}")
+
+
+def _finite(value: Any) -> Any:  # noqa: ANN401 - any JSON value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {name: _finite(one) for name, one in value.items()}
+    return [_finite(one) for one in value] if isinstance(value, (list, tuple)) else value
 
 
 def _part(document: Document | None, name: str) -> Sequence[Document]:

@@ -87,7 +87,7 @@ def test_every_rule_reads_its_number(judge: Judge, rule: str, verdict: str, meas
         (-2.0, [-3.0, -1.0], "pass"),
         (0.5, None, "pass"),  # a metric with one number per model is judged on that number
         (0.51, None, "fail"),
-        (float("nan"), [float("nan"), float("nan")], "inconclusive"),
+        (float("nan"), [float("nan"), float("nan")], "missing"),  # a model whose outputs are NaN never passes
     ],
 )
 def test_accuracy_is_a_test_of_non_inferiority(

@@ -55,4 +55,4 @@ def cell(content: view.Cell) -> str:
 
 def escape(text: str) -> str:
     """Write a text so that Markdown takes none of it for markup, and keeps it on one line."""
-    return " ".join(text.translate(_SPECIAL).split())
+    return view.printable(" ".join(text.translate(_SPECIAL).split()))

@@ -49,6 +49,7 @@ def render(report: Report, *, width: int | None = None, colour: bool | None = No
     for row in view.rows(report):
         table.add_row(printable(row.variant), *(text for cell in row.cells for text in _cells(cell, wide=wide)))
     parts: list[RenderableType] = [
+        Text(printable(view.title(report)), style="bold"),
         Text(printable(view.verdict(report)), style=_style(report)),
         Text(printable(view.choice(report))),
         "",
