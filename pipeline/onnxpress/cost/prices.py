@@ -107,7 +107,8 @@ def read(path: Path) -> list[Price]:
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in problem["loc"])
-        raise UsageError(f"prices {path}: {where or 'the file'}: {problem['msg']}. See schema {SCHEMA}.") from error
+        what = problem["msg"].removeprefix("Value error, ")
+        raise UsageError(f"prices {path}: {where or 'the file'}: {what}. See schema {SCHEMA}.") from error
     return [
         row.model_copy(update={"as_of": row.as_of or table.as_of, "source": row.source or table.source})
         for row in table.instances
