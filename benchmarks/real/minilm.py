@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 import numpy as np
+
 from onnxpress_calibration.sources.function import load_function
 
 LOADERS = f"{os.environ['ONNXPRESS_REAL_DATA']}/load.py"

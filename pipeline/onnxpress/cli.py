@@ -249,8 +249,11 @@ def transform(
 ) -> tuple[Artifact, Edit]:
     """Prepare a model file, run one step on it, save the result, and show it when there is a ``result``."""
     from onnxpress import artifact, runner
+    from onnxpress.errors import UsageError
     from onnxpress.export.prepare import prepare
 
+    if output.resolve() == model.resolve():
+        raise UsageError(f"output {output}: is the input, which is never changed. Choose another name.")
     check_output(output, force=force)
     given = artifact.read(model)
     shown = progress or (result.progress if result is not None else None)

@@ -1,0 +1,45 @@
+"""What tests of several folders share: the command line in this process, and the real models where they are."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from onnxpress import cli
+
+ROOT = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def compress(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
+    """Run ``compress`` with these words in this process."""
+
+    def run(*words: object) -> Ended:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            cli.main([str(word) for word in words])
+        out, err = capsys.readouterr()
+        return Ended(code=int(stop.value.code or 0), out=out, err=err)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def real() -> Path:
+    """Return the folder of the real models, or skip."""
+    folder = Path(os.environ.get("ONNXPRESS_REAL_DATA", ROOT.parent / "shared" / "real"))
+    if not (folder / "load.py").is_file():
+        pytest.skip(f"no real models in {folder} (set ONNXPRESS_REAL_DATA)")
+    os.environ["ONNXPRESS_REAL_DATA"] = str(folder)
+    return folder
