@@ -20,6 +20,8 @@ import click
 import onnxpress
 
 if TYPE_CHECKING:
+    import onnx_ir as ir
+
     from onnxpress.artifact import Artifact, Edit
     from onnxpress.progress import Progress
     from onnxpress.report.report import Report
@@ -119,7 +121,7 @@ def export(
     SOURCE is zoo:NAME, module:factory, file.py:factory, program.pt2, or model.onnx. The result has constants and
     BatchNorm folded, and is compared with PyTorch on several shapes before it is written.
     """
-    from onnxpress import runner
+    from onnxpress import artifact, runner
     from onnxpress.export import ExportOptions
     from onnxpress.export.export import export as run
     from onnxpress.recipe import options
@@ -135,7 +137,7 @@ def export(
     check_output(output, force=force)
     with result.progress.task(f"export {source}"):
         exported = run(source, chosen)
-        made = save(exported.edit, output, entry, force=force)
+        made = artifact.save(exported.edit.model, output, step=entry, force=force)
     check = exported.verification
     lines = [f"{output}: {size(made)}, sha256 {made.sha256[:12]}"]
     if check is not None:
@@ -179,7 +181,14 @@ def prune(
 
     values = {"method": method, "granularity": granularity, "amount": amount, "target": key_value(target)}
     chosen = options(PruneOptions, values | {"round_to": round_to, "include": include, "exclude": exclude})
-    transform(model, output, "prune", chosen, None, lambda prepared: run(prepared, chosen), force=force, result=result)
+    entry = {"step": "prune", "options": chosen.model_dump(mode="json"), "data_sha256": None}
+    made, edit = transform(
+        model, output, entry, lambda prepared: run(prepared, chosen), force=force, progress=result.progress
+    )
+    lines = [f"{output}: {size(made)}, was {model.stat().st_size / 1e6:.2f} MB"]
+    lines += [f"  {name.replace('_', ' ')}: {value}" for name, value in edit.facts.items()]
+    lines += [f"  left alone: {skip.op} {skip.where}: {skip.reason}" for skip in edit.skipped]
+    result.show("\n".join(lines), step_document("prune", made, edit))
 
 
 @cli.command()
@@ -219,10 +228,14 @@ def quantize(
     values = {"mode": mode, "calibrator": calibrator, "per_tensor": per_tensor, "include": include, "exclude": exclude}
     chosen = options(QuantizeOptions, values | {"samples": samples})
     data = dataset(calibration, limit=samples) if calibration is not None and mode == "static" else None
+    entry = {
+        "step": "quantize",
+        "options": chosen.model_dump(mode="json"),
+        "data_sha256": None if data is None else data.sha256,
+    }
     made, edit = transform(
-        model, output, "quantize", chosen, data and data.sha256, lambda prepared: run(prepared, chosen, data),
-        force=force, result=None, progress=result.progress,
-    )  # fmt: skip
+        model, output, entry, lambda prepared: run(prepared, chosen, data), force=force, progress=result.progress
+    )
     running = kernels(output, edit.skipped)
     lines = [
         f"{output}: {size(made)}",
@@ -233,47 +246,6 @@ def quantize(
     from dataclasses import asdict
 
     result.show("\n".join(lines), step_document("quantize", made, edit) | {"kernels": asdict(running)})
-
-
-def transform(
-    model: Path,
-    output: Path,
-    step: str,
-    chosen: Any,  # noqa: ANN401 - any step's options
-    data_sha256: str | None,
-    work: Callable[[Any], Edit],
-    *,
-    force: bool,
-    result: Result | None,
-    progress: Progress | None = None,
-) -> tuple[Artifact, Edit]:
-    """Prepare a model file, run one step on it, save the result, and show it when there is a ``result``."""
-    from onnxpress import artifact, runner
-    from onnxpress.errors import UsageError
-    from onnxpress.export.prepare import prepare
-
-    if output.resolve() == model.resolve():
-        raise UsageError(f"output {output}: is the input, which is never changed. Choose another name.")
-    check_output(output, force=force)
-    given = artifact.read(model)
-    shown = progress or (result.progress if result is not None else None)
-    assert shown is not None  # noqa: S101 - one of the two is given
-    with shown.task(f"{step} {model}"):
-        edit = work(prepare(artifact.load(model)).model)
-        entry = {
-            "step": step,
-            "options": chosen.model_dump(mode="json"),
-            "input_sha256": given.sha256,
-            "data_sha256": data_sha256,
-            "versions": runner.versions(),
-        }
-        made = save(edit, output, entry, force=force)
-    if result is not None:
-        facts = [f"  {name.replace('_', ' ')}: {value}" for name, value in edit.facts.items()]
-        skips = [f"  left alone: {skip.op} {skip.where}: {skip.reason}" for skip in edit.skipped]
-        headline = f"{output}: {size(made)}, was {given.size_bytes / 1e6:.2f} MB"
-        result.show("\n".join([headline, *facts, *skips]), step_document(step, made, edit))
-    return made, edit
 
 
 @cli.command()
@@ -455,6 +427,30 @@ def doctor(result: Result) -> None:
     result.show(diagnosis.render(findings), diagnosis.document(findings))
 
 
+def transform(
+    model: Path,
+    output: Path,
+    entry: dict[str, Any],
+    work: Callable[[ir.Model], Edit],
+    *,
+    force: bool,
+    progress: Progress,
+) -> tuple[Artifact, Edit]:
+    """Prepare a model file, run one step on it and save the result with its lineage entry."""
+    from onnxpress import artifact, runner
+    from onnxpress.errors import UsageError
+    from onnxpress.export.prepare import prepare
+
+    if output.resolve() == model.resolve():
+        raise UsageError(f"output {output}: is the input, which is never changed. Choose another name.")
+    check_output(output, force=force)
+    given = artifact.read(model)
+    with progress.task(f"{entry['step']} {model}"):
+        edit = work(prepare(artifact.load(model)).model)
+        entry = entry | {"input_sha256": given.sha256, "versions": runner.versions()}
+        return artifact.save(edit.model, output, step=entry, force=force), edit
+
+
 def recipe_path(text: str) -> Path:
     """Return the path of a recipe; ``zoo:NAME`` names the one of a reference model."""
     from onnxpress.errors import UsageError, did_you_mean
@@ -495,13 +491,6 @@ def check_output(output: Path, *, force: bool) -> None:
 
     with writing(output, force=force):
         pass
-
-
-def save(edit: Edit, output: Path, entry: dict[str, Any], *, force: bool) -> Artifact:
-    """Save a step's model with its lineage entry."""
-    from onnxpress import artifact
-
-    return artifact.save(edit.model, output, step=entry, force=force)
 
 
 def step_document(step: str, made: Artifact, edit: Edit) -> dict[str, Any]:
