@@ -18,7 +18,8 @@ memory.rss_peak           max, max_ratio                VmHWM of a fresh process
 cold_start.first_result   max, max_ratio                import, session creation and first run
 latency.STATISTIC         max, max_ratio,               mean, p50, p90, p95, p99; the change is measured in
                           max_regression                paired blocks
-throughput                min, min_ratio                inferences a second
+throughput                min, min_ratio                inferences a second; the change is measured in paired
+                                                        blocks in the offline scenario
 cost.usd_per_million      max, max_ratio, instance      dollars per million inferences
 ========================  ============================  =======================================================
 
@@ -249,20 +250,29 @@ def _reading(subject: Subject, unit: Unit, value: Estimate | None, change: Estim
     return Reading(value=value, change=change, text=", ".join(texts))
 
 
+def _paired(subject: Subject, metric: str) -> Estimate | None:
+    """Return candidate ÷ baseline from paired blocks; None when this was not compared."""
+    change = subject.report.speed_change(subject.variant, metric)
+    if change is None:
+        return None
+    low, high = ratio_interval(change["ci95_pct"])
+    ratio = 1 + change["change_pct"] / 100
+    return Estimate(value=ratio, low=low, high=high, count=change["pairs"], counted="pairs")
+
+
 def _latency(statistic: str) -> Kind:
     def read(subject: Subject, unit: Unit) -> Reading:
-        value = subject.speed("latency_ms", statistic)
-        change = subject.report.speed_change(subject.variant, f"latency.{statistic}")
-        if change is None:
-            return _reading(subject, unit, value, None)
-        low, high = ratio_interval(change["ci95_pct"])
-        ratio = 1 + change["change_pct"] / 100
-        paired = Estimate(value=ratio, low=low, high=high, count=change["pairs"], counted="pairs")
-        return _reading(subject, unit, value, paired)
+        value, change = subject.speed("latency_ms", statistic), _paired(subject, f"latency.{statistic}")
+        return _reading(subject, unit, value, change)
 
     return Kind(
         bounds=("max", "max_ratio", "max_regression"), unit=MILLISECONDS, read=read, source="compress bench", timed=True
     )
+
+
+def _throughput(subject: Subject, unit: Unit) -> Reading:
+    value, baseline = subject.speed("throughput_per_s"), subject.baseline.speed("throughput_per_s")
+    return _reading(subject, unit, value, _paired(subject, "throughput.offline") or _ratio(value, baseline))
 
 
 def _accuracy(name: str) -> Kind:
@@ -320,8 +330,8 @@ def _fidelity(read: Read, unit: Unit) -> Kind:
     return Kind(bounds=("min",), unit=unit, read=read, source="compress evaluate")
 
 
-def _bench(get: Callable[[Subject], Estimate | None], unit: Unit, *bounds: str, timed: bool) -> Kind:
-    return Kind(bounds=bounds, unit=unit, read=_compared(get), source="compress bench", timed=timed)
+def _bench(get: Callable[[Subject], Estimate | None], unit: Unit, *, timed: bool) -> Kind:
+    return Kind(bounds=("max", "max_ratio"), unit=unit, read=_compared(get), source="compress bench", timed=timed)
 
 
 RULES = {
@@ -335,10 +345,10 @@ RULES = {
     "fidelity.agreement": _fidelity(_alone(lambda one: one.quality("agreement_pct")), PERCENT),
     "fidelity.cosine": _fidelity(_alone(lambda one: one.quality("cosine")), FRACTION),
     "fidelity.sqnr_db": _fidelity(_sqnr, DECIBELS),
-    "memory.rss_peak": _bench(lambda one: one.speed("memory", "vm_hwm_bytes"), BYTES, "max", "max_ratio", timed=False),
-    "cold_start.first_result": _bench(_first_result, MILLISECONDS, "max", "max_ratio", timed=True),
+    "memory.rss_peak": _bench(lambda one: one.speed("memory", "vm_hwm_bytes"), BYTES, timed=False),
+    "cold_start.first_result": _bench(_first_result, MILLISECONDS, timed=True),
     **{f"latency.{statistic}": _latency(statistic) for statistic in STATISTICS},
-    "throughput": _bench(lambda one: one.speed("throughput_per_s"), RATE, "min", "min_ratio", timed=True),
+    "throughput": Kind(bounds=("min", "min_ratio"), unit=RATE, read=_throughput, source="compress bench", timed=True),
     "cost.usd_per_million": Kind(
         bounds=("max", "max_ratio"), unit=DOLLARS, read=_price, source="compress cost", timed=True, priced=True
     ),

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from onnxpress.report import view
 from onnxpress.report.numbers import NOT_MEASURED, drop_within
 from onnxpress.report.report import Document, Report
-from onnxpress.units import format_bytes, format_change_pct, format_ms, format_usd
+from onnxpress.units import format_bytes, format_change_pct, format_count, format_ms, format_usd
 
 T = TypeVar("T")
 
@@ -61,13 +61,12 @@ def _timing(report: Report, variant: str) -> tuple[str, ...]:
     speed, latency = report.speed(variant), view.latency(report, variant)
     if speed is None:
         return (variant, *[NOT_MEASURED] * 7)
-    cold_start_ms = speed["cold_start_ms"].values()
+    latency_ms, cold_start_ms = speed["latency_ms"] or {}, speed["cold_start_ms"].values()
     return (
         variant,
         latency.text,
         latency.detail,
-        _shown(speed["latency_ms"]["p90"], format_ms, absent="too few runs"),
-        _shown(speed["latency_ms"]["p99"], format_ms, absent="too few runs"),
+        *(_shown(latency_ms.get(tail), format_ms, absent="too few runs") for tail in ("p90", "p99")),
         _shown(speed["throughput_per_s"]["value"], _rate),
         _shown(speed["memory"]["vm_hwm_bytes"], format_bytes),
         _shown(None if None in cold_start_ms else sum(cold_start_ms), format_ms),
@@ -105,9 +104,9 @@ def _quality(report: Report, variant: str) -> tuple[str, ...]:
 def costs(report: Report) -> Table:
     """Return dollars by instance type."""
     cost = report.cost
-    load = (
-        f" at {cost['utilisation']:.0%} utilisation, and for {view.volume(report)} inferences a month" if cost else ""
-    )
+    load = f" at {cost['utilisation']:.0%} utilisation" if cost else ""
+    if cost and cost["inferences_per_month"] is not None:
+        load += f", and for {format_count(cost['inferences_per_month'])} inferences a month"
     return Table(
         caption=f"Dollars per million inferences{load}. The interval is that of the measured throughput.",
         headings=("variant", "instance", "$ per million [95%]", "change", "replicas", "$ per month"),
@@ -115,7 +114,7 @@ def costs(report: Report) -> Table:
         rows=tuple(
             (
                 variant["id"],
-                price["instance"],
+                f"{price['instance']}{' (extrapolated)' if price['extrapolated'] else ''}",
                 _dollars(price["usd_per_million"]),
                 _shown(
                     price["change_vs_baseline_pct"],
@@ -151,7 +150,7 @@ def prices(report: Report) -> Table:
             (
                 price["instance"],
                 price["as_of"] or "no date",
-                price["source"],
+                price["source"] or "not given",
                 _shown(price["usd_per_hour"], lambda usd: format_usd(usd).removesuffix(" USD")),
             )
             for price in report.prices(report.baseline)

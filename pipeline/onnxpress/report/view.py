@@ -5,6 +5,7 @@ Nothing here decides or computes anything beyond a ratio; what was not measured 
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from onnxpress.gate.check import Check, Outcome, Verdict, outcome
 from onnxpress.report.numbers import NOT_MEASURED, drop_within, ratio_interval, score, times, times_within
 from onnxpress.report.report import Document, Report
-from onnxpress.units import format_bytes, format_count, format_ms, format_usd
+from onnxpress.units import format_bytes, format_ms, format_usd
 
 OUTCOME_WORDS: dict[Outcome, str] = {"pass": "passes", "fail": "fails", "inconclusive": "cannot be decided"}
 VERDICT_MARKS: dict[Verdict, str] = {
@@ -112,7 +113,7 @@ def size(report: Report, variant: Document) -> Cell:
 def latency(report: Report, variant: str) -> Cell:
     """Return the median latency, and the paired ratio to the baseline's."""
     speed, change = report.speed(variant), report.speed_change(variant)
-    if speed is None or speed["latency_ms"]["p50"] is None:
+    if speed is None or speed["latency_ms"] is None:  # as when only throughput was asked for
         return Cell(text=NOT_MEASURED)
     return Cell(text=format_ms(speed["latency_ms"]["p50"]), detail=change_within(change) if change else "")
 
@@ -199,15 +200,14 @@ def found(check: Check) -> str:
 
 
 def best(report: Report) -> str | None:
-    """Return the variant to release: of those the gate lets pass, the fastest, or the smallest without a benchmark."""
+    """Return the variant to release: of those the gate lets pass, the fastest, or the smallest without latencies."""
 
-    def weight(variant: str) -> float:
+    def weight(variant: str) -> tuple[float, int]:
         change = report.speed_change(variant)
-        return float(change["change_pct"]) if change else float(report.variant(variant)["size_bytes"])
+        return change["change_pct"] if change else math.inf, report.variant(variant)["size_bytes"]
 
     allowed = [variant for variant in report.candidates if outcome(report.checks_of(variant)) == "pass"]
-    comparable = [variant for variant in allowed if report.bench is None or report.speed_change(variant)]
-    return min(comparable, key=weight, default=None)
+    return min(allowed, key=weight, default=None)
 
 
 def verdict(report: Report) -> str:
@@ -231,7 +231,7 @@ def choice(report: Report) -> str:
     before, after = first_price(report, report.baseline), first_price(report, chosen)
     if before is not None and after is not None:
         facts.append(f"{format_usd(after)} instead of {format_usd(before)} per million inferences")
-    among = "Fastest variant" if report.bench else "Smallest variant"
+    among = "Smallest variant" if change is None else "Fastest variant"
     which = f"{among} that passes" if report.checks else among
     return f"{which}: {chosen}, {', '.join(facts)}."
 
@@ -268,17 +268,14 @@ def limits_of_bench(report: Report) -> Iterator[str]:
     if report.bench is None:
         yield "Latency, memory and cold start were not measured."
         return
-    host, runtime, inputs = report.bench["host"], report.bench["runtime"], report.bench["inputs"]
+    host, runtime = report.bench["host"], report.bench["runtime"]
     yield (
         f"Timings hold for {host['cpu']} with onnxruntime {runtime['onnxruntime']}, provider {runtime['provider']}, "
         f"{runtime['threads']} thread(s); on another host measure again."
     )
     if not report.bench["fit_for_gating"]:
-        yield "The host was too noisy: these timings are not fit for a decision."
-    if inputs["kind"] != "real":
-        yield f"Timings were taken on {inputs['kind']} inputs."
-    for warning in report.bench["warnings"]:
-        yield f"{warning['message'].rstrip('.')}."
+        yield "These timings are not fit for a decision, for the reasons below."
+    yield from (warning["message"] for warning in report.bench["warnings"])
 
 
 def limits_of_cost(report: Report) -> Iterator[str]:
@@ -286,13 +283,8 @@ def limits_of_cost(report: Report) -> Iterator[str]:
     if report.cost is None:
         yield "Cost was not computed."
         return
-    dates = sorted({price["as_of"] for price in report.prices(report.baseline) if price["as_of"]})
-    prices = f", at prices of {' to '.join(dict.fromkeys((dates[0], dates[-1])))}" if dates else ""
-    yield f"Cost assumes {report.cost['utilisation']:.0%} utilisation{prices}."
-    if report.cost["extrapolated"]:
-        yield "Cost is extrapolated: the benchmark did not run on the priced instance types."
-    for note in (*report.cost["notes"], *report.cost["warnings"]):
-        yield f"{str(note if isinstance(note, str) else note['message']).rstrip('.')}."
+    yield from report.cost["notes"]
+    yield from (warning["message"] for warning in report.cost["warnings"])
 
 
 def price_caption(report: Report) -> str:
@@ -307,9 +299,3 @@ def caption(report: Report) -> str:
     """Say how the variants table is read."""
     parts = [f"Ratios are to {report.baseline}: below 1× is smaller, faster, cheaper", "a positive drop is a loss"]
     return "; ".join(filter(None, (*parts, price_caption(report)))) + "."
-
-
-def volume(report: Report) -> str:
-    """``100M`` inferences a month."""
-    monthly = report.cost["inferences_per_month"] if report.cost else None
-    return NOT_MEASURED if monthly is None else format_count(monthly)

@@ -50,6 +50,7 @@ def report() -> Report:
             {
                 "id": "float",
                 "size_bytes": 1_000_000,
+                "steps": [],
                 "parameters": 250_000,
                 "opset": 21,
                 "kernels": {"int8": 0, "float": 9},
@@ -57,6 +58,7 @@ def report() -> Report:
             {
                 "id": "int8",
                 "size_bytes": 250_000,
+                "steps": [],
                 "parameters": 250_000,
                 "opset": 21,
                 "kernels": {"int8": 8, "float": 1},

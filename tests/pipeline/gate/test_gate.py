@@ -126,6 +126,18 @@ def test_an_inconclusive_latency_says_how_many_pairs_would_decide(judge: Judge, 
     assert check.reason == "30 pairs resolve 3.00%; about 270 would decide max_regression 5%"
 
 
+def test_throughput_is_judged_in_pairs_where_it_was_measured_so(judge: Judge, report: Report) -> None:
+    assert report.bench is not None
+    offline = report.bench["comparisons"][0] | {
+        "metric": "throughput.offline",
+        "change_pct": 310.0,
+        "ci95_pct": [305, 315],
+    }
+    paired = dataclasses.replace(report, bench={**report.bench, "comparisons": [offline]})
+    check = judge("throughput: [error, {min_ratio: 4}]", on=paired)
+    assert (check.verdict, check.measured) == ("pass", "1000/s, 4.10× [4.05, 4.15] of float")
+
+
 def test_outputs_without_noise_pass_every_noise_limit(judge: Judge, report: Report) -> None:
     assert report.evaluation is not None
     reference, int8 = report.evaluation["variants"]

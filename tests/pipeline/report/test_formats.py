@@ -42,7 +42,7 @@ def test_the_numbers_are_there(render: Render, report: Report) -> None:
         "gcp/c3-standard-4/us-central1",
         "a drop below 2.20 pp cannot be told from none",
         "Xeon(R) Platinum 8481C",
-        "extrapolated",
+        "Throughput was measured on the host of the benchmark, not on these machines",
     ):
         assert expected in text, expected
 
@@ -87,12 +87,17 @@ def test_labels_are_not_needed(render: Render, report: Report) -> None:
     assert "31.4 dB" in text
 
 
-def test_an_unfit_host_and_synthetic_inputs_are_said(render: Render, report: Report) -> None:
+def test_an_unfit_host_is_said(render: Render, report: Report) -> None:
     assert report.bench is not None
-    bench = {**report.bench, "fit_for_gating": False, "inputs": {"kind": "synthetic", "samples": 1, "sha256": ""}}
-    text = plain(render(dataclasses.replace(report, bench=bench)))
-    assert "not fit for a decision" in text
-    assert "synthetic inputs" in text
+    text = plain(render(dataclasses.replace(report, bench={**report.bench, "fit_for_gating": False})))
+    assert "These timings are not fit for a decision" in text
+
+
+def test_a_benchmark_of_throughput_alone(render: Render, report: Report) -> None:
+    assert report.bench is not None
+    offline = [variant | {"latency_ms": None} for variant in report.bench["variants"]]
+    text = plain(render(dataclasses.replace(report, bench={**report.bench, "variants": offline, "comparisons": []})))
+    assert "Smallest variant that passes: pruned-int8" in text
 
 
 def test_nulls_of_a_result_are_said(render: Render, report: Report) -> None:

@@ -84,6 +84,6 @@ def test_documents_can_be_shown_alone(report: Report) -> None:
     evaluation = terminal.evaluation(dict(report.evaluation))
     assert "0.28 [−1.15, 1.82] pp" in evaluation and "30.6 dB" in evaluation
     bench = terminal.bench(dict(report.bench))
-    assert "0.442× [0.437, 0.448]" in bench and "216 ms" in bench and "the hypervisor took" in bench
+    assert "0.442× [0.437, 0.448]" in bench and "216 ms" in bench and "2 of 30 pairs were disturbed" in bench
     cost = terminal.cost(dict(report.cost))
     assert "0.148 [0.146, 0.151]" in cost and "−55.8%" in cost and "2026-07-30" in cost

@@ -71,7 +71,7 @@ def _plot(report: Report) -> str:
     """Draw accuracy (or what stands in for it) against latency (or size)."""
     across, x_title, x_axis = (
         (_latency, "latency p50 (logarithmic), left is faster", format_ms)
-        if report.bench
+        if report.bench and any(speed["latency_ms"] for speed in report.bench["variants"])
         else (_size, "size (logarithmic), left is smaller", format_bytes)
     )
     upwards, y_title = (
@@ -87,15 +87,15 @@ def _plot(report: Report) -> str:
 
 
 def _latency(report: Report, variant: str) -> Mark | None:
-    base, own, change = (report.speed(report.baseline), report.speed(variant), report.speed_change(variant))
-    if base is None or own is None or base["latency_ms"]["p50"] is None or own["latency_ms"]["p50"] is None:
+    base, own, change = report.speed(report.baseline), report.speed(variant), report.speed_change(variant)
+    if base is None or own is None or base["latency_ms"] is None or own["latency_ms"] is None:
         return None
-    base_ms = base["latency_ms"]["p50"]
+    base_ms, own_ms = base["latency_ms"]["p50"], own["latency_ms"]["p50"]
     if change is None:
-        return _mark(report, variant, own["latency_ms"]["p50"], None, format_ms(own["latency_ms"]["p50"]))
+        return _mark(report, variant, own_ms, None, format_ms(own_ms))
     low, high = ratio_interval(change["ci95_pct"])
-    value_ms = base_ms * (1 + change["change_pct"] / 100)
-    return _mark(report, variant, value_ms, (base_ms * low, base_ms * high), format_ms(own["latency_ms"]["p50"]))
+    place_ms = base_ms * (1 + change["change_pct"] / 100)  # where the interval is, which is that of the paired ratio
+    return _mark(report, variant, place_ms, (base_ms * low, base_ms * high), format_ms(own_ms))
 
 
 def _size(report: Report, variant: str) -> Mark | None:
