@@ -142,7 +142,7 @@ def _memory_bytes() -> int | None:
     total = dict(_fields(_read("/proc/meminfo"))).get("MemTotal", "")
     limits = [int(total.split()[0]) * 1024] if total else []
     for file in ("memory.max", "memory.limit_in_bytes"):
-        limits += [int(value) for value in _cgroup("memory", file) if value.strip().isdigit()]
+        limits += [int(value) for value in _cgroup("memory", file) if value.isdigit()]
     return min(limits, default=None)
 
 
@@ -160,7 +160,7 @@ def _cgroup(controller: str, file: str) -> list[str]:
         mount = Path("/sys/fs/cgroup") / (controller if controllers else "")
         path = Path(group)
         for place in (path, *path.parents):
-            text = _read(str(mount / str(place).lstrip("/") / file))
+            text = _read(str(mount / str(place).lstrip("/") / file)).strip()
             if text:
                 found.append(text)
     return found

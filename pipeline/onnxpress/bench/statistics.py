@@ -93,9 +93,9 @@ def cov_pct(values: Sequence[float]) -> float | None:
 def outliers(values: Sequence[float]) -> Outliers:
     """Count the values outside Tukey's inner and outer fences."""
     low, high = np.percentile(values, [25, 75])
-    distance = np.maximum(low - np.asarray(values), np.asarray(values) - high) / max(high - low, np.finfo(float).tiny)
-    severe = int(np.sum(distance > 3))
-    return Outliers(mild=int(np.sum(distance > 1.5)) - severe, severe=severe)
+    beyond = np.maximum(low - np.asarray(values), np.asarray(values) - high)
+    severe = int(np.sum(beyond > 3 * (high - low)))
+    return Outliers(mild=int(np.sum(beyond > 1.5 * (high - low))) - severe, severe=severe)
 
 
 def center(groups: Sequence[Sequence[float]]) -> Interval:

@@ -1,0 +1,187 @@
+"""What is installed, what really works on this machine, and what to do about the rest."""
+
+from __future__ import annotations
+
+import importlib
+import platform
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+import onnxpress
+from onnxpress import host, session
+from onnxpress.errors import OnnxpressError
+from onnxpress.units import format_bytes
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+Status = Literal["ok", "warn", "fail"]
+
+REQUIRED = ("numpy", "onnx", "onnx-ir", "pydantic")
+OPTIONAL = {
+    "torch": "Needed only to export and distil PyTorch models: pip install 'onnxpress[torch]'.",
+    "neural-compressor": "Needed only to quantize PyTorch models before export: pip install 'onnxpress[torch]'.",
+}
+RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino", "onnxruntime-qnn")
+"""Distributions that all install the same package, ``onnxruntime``, and overwrite each other's files."""
+FAST_INT8 = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
+"""Instructions that multiply int8 and add int32 in one go."""
+SMALL_MEMORY = 2 * 2**30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One fact about this installation or machine."""
+
+    name: str
+    value: str
+    status: Status = "ok"
+    advice: str = ""
+    """What to do, or to keep in mind; may be empty."""
+
+
+def diagnose() -> list[Finding]:
+    """Look at everything, in the order in which one would want to read it. Nothing is changed, nothing is raised."""
+    return [*_software(), *_runtime(), *_machine()]
+
+
+def _software() -> Iterator[Finding]:
+    yield Finding(name="python", value=platform.python_version())
+    yield Finding(name="onnxpress", value=onnxpress.__version__)
+    for package in REQUIRED:
+        version = _version(package)
+        yield Finding(
+            name=package,
+            value=version or "not installed",
+            status="ok" if version else "fail",
+            advice="" if version else "Install onnxpress again, with its dependencies.",
+        )
+    for package, advice in OPTIONAL.items():
+        version = _version(package)
+        yield Finding(name=package, value=version or "not installed", advice="" if version else advice)
+
+
+def _runtime() -> Iterator[Finding]:
+    installed = [f"{name} {version}" for name in RUNTIMES if (version := _version(name))]
+    if len(installed) > 1:
+        yield Finding(
+            name="onnxruntime",
+            value=", ".join(installed),
+            status="fail",
+            advice="These overwrite each other's files. Uninstall all of them, then install one: the gpu package also "
+            "runs on the CPU.",
+        )
+    else:
+        yield Finding(
+            name="onnxruntime",
+            value=installed[0] if installed else "not installed",
+            status="ok" if installed else "fail",
+            advice="" if installed else "Install onnxruntime-gpu (x86-64 Linux, Windows) or onnxruntime (others).",
+        )
+    try:
+        offered = list(session.onnxruntime().get_available_providers())
+    except OnnxpressError as error:
+        yield Finding(name="onnxruntime import", value="fails", status="fail", advice=str(error))
+        return
+    for name in session.providers():
+        yield _provider(name, offered)
+    ours = {importlib.import_module(f"onnxpress.providers.{name}").NAME for name in session.providers()}
+    others = [name for name in offered if name not in ours]
+    if others:
+        yield Finding(
+            name="other providers",
+            value=", ".join(others),
+            advice="onnxruntime lists them; this version of onnxpress does not use them.",
+        )
+
+
+def _provider(name: str, offered: list[str]) -> Finding:
+    """Try a provider: that onnxruntime lists it only means that it was compiled in."""
+    wanted = importlib.import_module(f"onnxpress.providers.{name}").NAME
+    bad: Status = "fail" if name == "cpu" else "warn"
+    title = f"provider {name}"
+    if wanted not in offered:
+        return Finding(
+            name=title,
+            value="not in this onnxruntime",
+            status=bad,
+            advice="Install a build of onnxruntime that has it.",
+        )
+    try:
+        opened = session.open_session(_tiny_model(), session.SessionOptions(provider=name, threads=1))
+        session.run(opened, {"x": np.ones((1, 4), np.float32)})
+    except OnnxpressError as error:
+        return Finding(name=title, value="does not work", status=bad, advice=str(error))
+    used = opened.get_providers()[0]
+    if used != wanted:
+        return Finding(
+            name=title, value=f"falls back to {used}", status=bad, advice="Its libraries or its device are missing."
+        )
+    return Finding(name=title, value="works")
+
+
+def _machine() -> Iterator[Finding]:
+    this = host.describe()
+    fast = [feature for feature in this.features if feature in FAST_INT8]
+    if fast:
+        advice = (
+            "Quantize activations to uint8 and weights to int8, as is the default: other pairings miss these kernels."
+            if this.arch in ("x86_64", "AMD64")
+            else ""
+        )
+        yield Finding(name="int8 instructions", value=", ".join(fast), advice=advice)
+    else:
+        yield Finding(
+            name="int8 instructions",
+            value=", ".join(this.features) or "none known",
+            status="warn",
+            advice="No VNNI, AMX or dot product: int8 gains less, and sums of uint8 × int8 may saturate on x86. "
+            "Measure speed and accuracy on the machine that will serve.",
+        )
+    yield Finding(name="cpu", value=f"{this.cpu}, {this.arch}")
+    yield _threads(this)
+    little = this.memory_bytes is not None and this.memory_bytes < SMALL_MEMORY
+    yield Finding(
+        name="memory",
+        value="unknown" if this.memory_bytes is None else format_bytes(this.memory_bytes),
+        status="warn" if little else "ok",
+        advice="Calibration and export of larger models may not fit." if little else "",
+    )
+    yield Finding(name="host fingerprint", value=this.fingerprint, advice="Compare timings of equal fingerprints only.")
+
+
+def _threads(this: host.Host) -> Finding:
+    quota = "no quota" if this.quota_cpus is None else f"quota of {this.quota_cpus:g}"
+    value = f"{host.usable_threads()} ({this.cpus} CPUs on {this.physical_cores} cores, {quota})"
+    if this.quota_cpus is not None and not this.quota_cpus.is_integer():
+        return Finding(
+            name="threads",
+            value=value,
+            status="warn",
+            advice=f"A quota of {this.quota_cpus:g} CPUs stops all threads for part of each period, which shows in "
+            "p99. Give the container whole CPUs.",
+        )
+    return Finding(name="threads", value=value)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _tiny_model() -> ir.Model:
+    """Return ``y = relu(x)`` on [1, 4]."""
+    import onnx_ir as ir  # here, so that a missing package is a finding
+
+    x = ir.Value(name="x", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape([1, 4]))
+    node = ir.node("Relu", [x])
+    y = node.outputs[0]
+    y.name, y.type, y.shape = "y", x.type, x.shape
+    graph = ir.Graph([x], [y], nodes=[node], opset_imports={"": 17}, name="tiny")
+    return ir.Model(graph, ir_version=8)

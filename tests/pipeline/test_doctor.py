@@ -1,0 +1,104 @@
+from importlib import metadata
+from types import SimpleNamespace
+
+import pytest
+
+from onnxpress import doctor, host, session
+from onnxpress.doctor import Finding
+from onnxpress.errors import ModelError, UsageError
+
+
+def host_like(**changes: object) -> host.Host:
+    facts: dict[str, object] = {
+        "cpu": "some CPU",
+        "arch": "x86_64",
+        "features": ("avx2", "avx512_vnni"),
+        "cpus": 4,
+        "physical_cores": 2,
+        "quota_cpus": None,
+        "memory_bytes": 8 * 2**30,
+    }
+    return host.Host(**(facts | changes))  # type: ignore[arg-type]
+
+
+def finding(name: str) -> Finding:
+    return next(found for found in doctor.diagnose() if found.name == name)
+
+
+def installed(monkeypatch: pytest.MonkeyPatch, *packages: str) -> None:
+    def version(package: str) -> str:
+        if package in packages:
+            return "1.2.3"
+        raise metadata.PackageNotFoundError(package)
+
+    monkeypatch.setattr(metadata, "version", version)
+
+
+def test_this_installation_works() -> None:
+    found = doctor.diagnose()
+    assert [each for each in found if each.status == "fail"] == []
+    assert finding("provider cpu") == Finding(name="provider cpu", value="works")
+    assert len({each.name for each in found}) == len(found)
+
+
+def test_two_runtimes_overwrite_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed(monkeypatch, "onnxruntime", "onnxruntime-gpu")
+    found = finding("onnxruntime")
+    assert found.status == "fail"
+    assert found.value == "onnxruntime 1.2.3, onnxruntime-gpu 1.2.3"
+    assert "Uninstall all" in found.advice
+
+
+def test_no_runtime_and_no_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed(monkeypatch)
+    monkeypatch.setattr(session, "onnxruntime", lambda: (_ for _ in ()).throw(UsageError("onnxruntime: is not there")))
+    assert finding("onnxruntime").status == "fail"
+    assert finding("onnxruntime import").advice == "onnxruntime: is not there"
+    assert finding("torch").status == "ok" and "pip install" in finding("torch").advice
+    assert finding("onnx").status == "fail"
+
+
+def test_a_provider_that_is_not_compiled_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "onnxruntime", lambda: SimpleNamespace(get_available_providers=lambda: ["Other"]))
+    assert (finding("provider cpu").status, finding("provider cpu").value) == ("fail", "not in this onnxruntime")
+    assert finding("other providers").value == "Other"
+
+
+def test_a_provider_that_is_listed_but_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_model: object, _options: object) -> None:
+        raise ModelError("libcudnn is missing")
+
+    monkeypatch.setattr(session, "open_session", broken)
+    found = finding("provider cpu")
+    assert (found.value, found.advice) == ("does not work", "libcudnn is missing")
+
+
+def test_a_provider_that_falls_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "open_session", lambda *_: SimpleNamespace(get_providers=lambda: ["Slow"]))
+    monkeypatch.setattr(session, "run", lambda *_: {})
+    assert finding("provider cpu").value == "falls back to Slow"
+
+
+@pytest.mark.parametrize(
+    ("changes", "name", "status", "says"),
+    [
+        ({}, "int8 instructions", "ok", "uint8"),
+        ({"arch": "aarch64", "features": ("asimddp", "i8mm")}, "int8 instructions", "ok", ""),
+        ({"features": ("avx2",)}, "int8 instructions", "warn", "saturate"),
+        ({"quota_cpus": 2.0}, "threads", "ok", ""),
+        ({"quota_cpus": 1.5}, "threads", "warn", "quota of 1.5 CPUs"),
+        ({"memory_bytes": 2**30}, "memory", "warn", "may not fit"),
+        ({"memory_bytes": None}, "memory", "ok", ""),
+    ],
+)
+def test_machine(
+    monkeypatch: pytest.MonkeyPatch, changes: dict[str, object], name: str, status: str, says: str
+) -> None:
+    monkeypatch.setattr(host, "describe", lambda: host_like(**changes))
+    assert finding(name).status == status
+    assert says in finding(name).advice
+
+
+def test_threads_say_what_limits_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host, "describe", lambda: host_like(quota_cpus=1.0))
+    assert finding("threads").value == "1 (4 CPUs on 2 cores, quota of 1)"
