@@ -124,7 +124,7 @@ def export(
     from onnxpress import artifact, runner
     from onnxpress.export import ExportOptions
     from onnxpress.export.export import export as run
-    from onnxpress.recipe import options
+    from onnxpress.validation import options
 
     values = {"weights": weights and str(weights), "inputs": inputs or None, "opset": opset, "atol": atol, "rtol": rtol}
     chosen = options(ExportOptions, values | {"verify": not no_verify})
@@ -177,7 +177,7 @@ def prune(
     """Remove channels (or zero weights) of MODEL."""
     from onnxpress.pruning import PruneOptions
     from onnxpress.pruning import prune as run
-    from onnxpress.recipe import options
+    from onnxpress.validation import options
 
     values = {"method": method, "granularity": granularity, "amount": amount, "target": key_value(target)}
     chosen = options(PruneOptions, values | {"round_to": round_to, "include": include, "exclude": exclude})
@@ -223,7 +223,7 @@ def quantize(
     from onnxpress.quantization import QuantizeOptions
     from onnxpress.quantization.kernels import kernels
     from onnxpress.quantization.quantize import quantize as run
-    from onnxpress.recipe import options
+    from onnxpress.validation import options
 
     values = {"mode": mode, "calibrator": calibrator, "per_tensor": per_tensor, "include": include, "exclude": exclude}
     chosen = options(QuantizeOptions, values | {"samples": samples})
@@ -296,8 +296,8 @@ def bench(
     from onnxpress.bench.bench import bench as run
     from onnxpress.bench.options import BenchOptions
     from onnxpress.data import dataset
-    from onnxpress.recipe import options
     from onnxpress.report.formats import terminal
+    from onnxpress.validation import options
 
     values = {"providers": [provider], "threads": threads, "spin": spin, "scenarios": scenarios or None, "pairs": pairs}
     chosen = options(BenchOptions, values | {"budget": budget})
@@ -331,8 +331,8 @@ def cost(
     """Price the measurements in BENCH_JSON."""
     from onnxpress.cost.cost import cost as run
     from onnxpress.cost.options import CostOptions
-    from onnxpress.recipe import options
     from onnxpress.report.formats import terminal
+    from onnxpress.validation import options
 
     values = {"prices": prices and str(prices), "price": price or None, "instances": instances or None}
     chosen = options(CostOptions, values | {"inferences_per_month": inferences_per_month, "utilisation": utilisation})

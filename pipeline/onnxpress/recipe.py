@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from onnxpress.bench.options import BenchOptions
 from onnxpress.cost.options import CostOptions
@@ -21,14 +21,14 @@ from onnxpress.errors import UsageError, did_you_mean
 from onnxpress.export.options import ExportOptions
 from onnxpress.pruning.options import PruneOptions
 from onnxpress.quantization.options import QuantizeOptions
+from onnxpress.validation import explain, keys, line_of
 
 SCHEMA = "onnxpress.recipe/1"
 BASELINE = "float"
 """Name of the variant that is always there: the exported float model."""
-STEPS = {"prune": PruneOptions, "quantize": QuantizeOptions}
+STEPS: dict[str, type[PruneOptions] | type[QuantizeOptions]] = {"prune": PruneOptions, "quantize": QuantizeOptions}
 
 StepOptions = PruneOptions | QuantizeOptions
-Model = TypeVar("Model", bound=BaseModel)
 
 
 class Step(BaseModel):
@@ -38,17 +38,6 @@ class Step(BaseModel):
 
     name: str
     options: StepOptions
-
-
-def _step(value: object) -> object:
-    if isinstance(value, Step):
-        return value
-    if not isinstance(value, Mapping) or len(value) != 1:
-        raise ValueError("a step is one name with its options, for example {quantize: {mode: static}}")
-    name, options = next(iter(value.items()))
-    if name not in STEPS:
-        raise ValueError(f"unknown step {name!r}.{did_you_mean(str(name), STEPS)}")
-    return Step.model_construct(name=name, options=STEPS[name].model_validate(options or {}))
 
 
 class ModelSection(ExportOptions):
@@ -75,7 +64,7 @@ class Recipe(BaseModel):
     schema_name: Literal["onnxpress.recipe/1"] = Field(alias="schema")
     model: ModelSection
     data: DataSection = DataSection()
-    variants: dict[str, Annotated[tuple[Annotated[Step, BeforeValidator(_step)], ...], Field(min_length=1)]]
+    variants: dict[str, Annotated[tuple[Step, ...], Field(min_length=1)]]
     bench: BenchOptions | None = None
     cost: CostOptions | None = None
     gate: str | None = None
@@ -98,15 +87,17 @@ class Recipe(BaseModel):
             values = yaml.safe_load(content)
         except yaml.YAMLError as error:
             raise UsageError(f"recipe {path}: not YAML ({' '.join(str(error).split())}).") from error
-        if not isinstance(values, dict):
+        if root is None or not isinstance(values, dict):
             raise UsageError(f"recipe {path}: is empty. It starts with `schema: {SCHEMA}`; see docs/recipe.md.")
-        for own in ("path", "sha256", "schema_name"):
-            if own in values:
-                raise UsageError(f"recipe {path}: unknown key {own!r}.{did_you_mean(own, _keys(cls))}")
+        for own in values.keys() & {"path", "sha256", "schema_name"}:
+            raise UsageError(f"recipe {path}: unknown key {own!r}.{did_you_mean(own, keys(cls))}")
         try:
+            values["variants"] = _variants(values.get("variants"), root)
             recipe = cls.model_validate(values | {"path": path, "sha256": hashlib.sha256(content).hexdigest()})
         except ValidationError as error:
-            raise UsageError(f"recipe {path}{_explain(error, cls, root)}") from error
+            raise UsageError(f"recipe {path}{explain(error, cls, root)}") from error
+        except UsageError as error:
+            raise UsageError(f"recipe {path}{error}") from error
         return recipe._checked()
 
     def _checked(self) -> Recipe:
@@ -139,64 +130,27 @@ def _needs_calibration(step: Step) -> bool:
     return isinstance(step.options, QuantizeOptions) and step.options.mode == "static"
 
 
-def options(model: type[Model], values: Mapping[str, Any]) -> Model:
-    """Build the options of one step from the command line; None stands for an option that was not given.
+def _variants(values: object, root: yaml.Node) -> object:
+    """Validate the steps of every variant against their own options; what is no step is left to the recipe's model."""
+    if not isinstance(values, Mapping):
+        return values
+    return {
+        name: [_step(step, root, ["variants", str(name), index]) for index, step in enumerate(steps)]
+        if isinstance(steps, list)
+        else steps
+        for name, steps in values.items()
+    }
 
-    Raises:
-        UsageError: a value is wrong.
-    """
+
+def _step(value: object, root: yaml.Node, at: list[str | int]) -> Step:
+    if not isinstance(value, Mapping) or len(value) != 1:
+        raise UsageError(
+            f": {'.'.join(map(str, at))}: a step is one name with its options, as in {{quantize: {{mode: static}}}}."
+        )
+    name, options = next(iter(value.items()))
+    if name not in STEPS:
+        raise UsageError(f"{line_of(root, [*at, name])}: unknown step {name!r}.{did_you_mean(str(name), STEPS)}")
     try:
-        return model.model_validate({name: value for name, value in values.items() if value is not None})
+        return Step(name=name, options=STEPS[name].model_validate(options or {}))
     except ValidationError as error:
-        raise UsageError(_explain(error, model, None).removeprefix(": ")) from error
-
-
-def _explain(error: ValidationError, model: type[BaseModel], root: yaml.Node | None) -> str:
-    """Say the first problem in one line: where (key and line of the file), what, and what was meant."""
-    problem = error.errors(include_url=False)[0]
-    location = [part for part in problem["loc"] if part != "function-before[_step(), Step]"]
-    line = _line(root, location)
-    place = f", line {line}" if line else ""
-    where = ".".join(str(part) for part in location)
-    if problem["type"] == "extra_forbidden":
-        known = _keys(_owner(model, location[:-1]))
-        return f"{place}: unknown key {where!r}.{did_you_mean(str(location[-1]), known)}"
-    if problem["type"] == "missing":
-        return f"{place}: {where!r} is missing. Add it; see docs/recipe.md."
-    message = problem["msg"].removeprefix("Value error, ")
-    given = "" if problem["type"] == "value_error" else f" (given: {problem['input']!r})"
-    return f"{place}: {where or 'value'}: {message}{given}"
-
-
-def _owner(model: type[BaseModel], location: list[Any]) -> type[BaseModel]:
-    """Return the model that a location leads to."""
-    for part in location:
-        if part in STEPS:
-            model = STEPS[part]
-            continue
-        field = model.model_fields.get(str(part))
-        kinds = [] if field is None else [field.annotation, *getattr(field.annotation, "__args__", ())]
-        model = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), model)
-    return model
-
-
-def _keys(model: type[BaseModel]) -> list[str]:
-    names = [field.alias or name for name, field in model.model_fields.items()]
-    return [name for name in names if name not in ("path", "sha256")]
-
-
-def _line(node: yaml.Node | None, location: list[Any]) -> int | None:
-    """Return the line on which a location stands, or the deepest part of it that is there."""
-    if node is None:
-        return None
-    line = node.start_mark.line + 1
-    for part in location:
-        if isinstance(node, yaml.MappingNode):
-            pair = next(((key, value) for key, value in node.value if key.value == str(part)), None)
-            if pair is None:
-                break
-            line, node = pair[0].start_mark.line + 1, pair[1]
-        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-            node = node.value[part]
-            line = node.start_mark.line + 1
-    return int(line)
+        raise UsageError(explain(error, STEPS[name], root, [*at, name])) from error
