@@ -18,7 +18,7 @@ from onnxpress.export.passes.branches import inline_branches
 from onnxpress.export.passes.constants import lift, remove_from_inputs
 from onnxpress.export.passes.duplicates import merge_nodes, tie_weights
 from onnxpress.export.passes.folding import fold_constants
-from onnxpress.export.passes.form import check, normal_form
+from onnxpress.export.passes.form import normal_form
 from onnxpress.export.passes.identities import remove_identities
 from onnxpress.export.passes.names import name_uniquely
 from onnxpress.export.passes.unused import remove_unused
@@ -43,7 +43,6 @@ def prepare(model: ir.Model, *, opset: int | None = None) -> Edit:
         ModelError: the model is not valid, or uses what is not supported; the message names it.
     """
     goal = opsets.target(model, opset)
-    check(model)
     prepared = normal_form(model)
     facts = {"nodes_before": _count(prepared), "opset_before": graph.opset(prepared)}
     changed = [name for change in FIRST for name in change(prepared)]

@@ -10,17 +10,33 @@ from onnxpress.errors import ModelError
 from onnxpress.export.protos import without_weights
 
 
-def check(model: ir.Model) -> None:
-    """Refuse by name what is not valid or not supported.
+def normal_form(model: ir.Model) -> ir.Model:
+    """Return a valid copy in which functions are inlined, the default domain has one name and nodes come in order.
 
     Raises:
-        ModelError: an input that is no tensor, a value that nothing defines, a graph that onnx's checker refuses.
+        ModelError: an input that is no tensor, a value that nothing defines, a cycle, a function that cannot be
+            inlined, or whatever else onnx's checker refuses.
     """
+    _refuse(model)
+    try:
+        copy = _sorted_copy(model)
+        for graph in copy.graphs():
+            if "ai.onnx" in graph.opset_imports:
+                graph.opset_imports.setdefault("", graph.opset_imports.pop("ai.onnx"))
+        common.InlinePass()(copy)
+        onnx.checker.check_model(without_weights(copy))
+    except (PreconditionError, ValueError, onnx.checker.ValidationError) as error:
+        reason = " ".join(str(error).split())
+        raise ModelError(f"model: not valid ONNX, or not supported: {reason} Export it again.") from error
+    return copy
+
+
+def _refuse(model: ir.Model) -> None:
     for given in model.graph.inputs:
         if given.type is not None and not isinstance(given.type, ir.TensorType):
             kind = type(given.type).__name__.removesuffix("Type").lower()
             raise ModelError(
-                f"model input {given.name!r}: is a {kind}, not a tensor, which is not supported. "
+                f"model input {given.name!r}: is no tensor but of type {kind}, which is not supported. "
                 "Export the model with tensors as inputs."
             )
     for node in model.graph.all_nodes():
@@ -30,26 +46,14 @@ def check(model: ir.Model) -> None:
                     f"model: node {node.name!r} ({node.op_type}) reads {value.name!r}, which nothing defines "
                     "(sparse initializers are not supported: store that weight as a dense tensor)."
                 )
+
+
+def _sorted_copy(model: ir.Model) -> ir.Model:
+    """Return a copy in topological order; only such a graph can be copied, so the given one is in order meanwhile."""
+    given = [(graph, list(graph)) for graph in model.graphs()]
+    model.graph.sort()
     try:
-        onnx.checker.check_model(without_weights(model))
-    except onnx.checker.ValidationError as error:
-        reason = " ".join(str(error).split())
-        raise ModelError(f"model: not valid ONNX: {reason} Export it again.") from error
-
-
-def normal_form(model: ir.Model) -> ir.Model:
-    """Return a copy in which functions are inlined, the default domain has one name and nodes come in order.
-
-    Raises:
-        ModelError: a cycle in the graph, or a function that cannot be inlined.
-    """
-    copy = model.clone()
-    for graph in copy.graphs():
-        if "ai.onnx" in graph.opset_imports:
-            graph.opset_imports.setdefault("", graph.opset_imports.pop("ai.onnx"))
-    try:
-        common.InlinePass()(copy)
-        copy.graph.sort()
-    except (PreconditionError, ValueError) as error:
-        raise ModelError(f"model: {error}") from error
-    return copy
+        return model.clone()
+    finally:
+        for graph, nodes in given:
+            graph.extend(nodes)

@@ -7,9 +7,9 @@ import onnx_ir as ir
 from onnxpress import graph
 
 NONDETERMINISTIC = frozenset(
-    {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
+    {"Bernoulli", "Dropout", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
 )
-"""Two nodes of these with equal inputs differ, and none of them is a constant."""
+"""Two nodes of these with equal inputs differ, and none of them is a constant (a Dropout only when it trains)."""
 
 
 def bypass(node: ir.Node, source: ir.Value) -> bool:
