@@ -179,8 +179,9 @@ def kernels(report: Report) -> Table:
 
 
 def stayed_float(variant: Document) -> Table:
-    """Return the multiplying nodes that no int8 kernel runs."""
-    found = view.kernel_counts(variant).get("stayed_float", ())
+    """Return the multiplying nodes of a quantized variant that no int8 kernel runs."""
+    quantized = any(step["step"] == "quantize" for step in variant["steps"])
+    found = view.kernel_counts(variant).get("stayed_float", ()) if quantized else ()
     return Table(
         caption=f"{variant['id']}: {_counted(len(found), 'node')} stayed float",
         headings=("where", "operator", "reason"),
