@@ -140,6 +140,8 @@ def _waive(finding: _Finding, waiver: Waiver, today: date, loosened: _Finding) -
         bounds = f", {', '.join(map(str, waiver.limits))}" if waiver.limits else ""
         reason = f"until {waiver.expires} ({waiver.owner}{bounds}): {waiver.reason}"
         return _Finding(verdict="waived", level=finding.level, reason=reason)
+    if loosened.verdict == "inconclusive":
+        return loosened
     return _Finding(
         verdict=loosened.verdict, level=loosened.level, reason=f"{loosened.reason}, beyond the waiver of {waiver.owner}"
     )

@@ -101,6 +101,7 @@ def test_bounds_are_read_in_the_unit_of_their_rule(policy: Load, rule: str, valu
         ("rules:\n  throughput: [error, {min: 250}]", 3, "Write for example '250/s'."),
         ("rules:\n  accuracy.custom: [error, {max_drop: 1pp}]", 3, "Write for example '0.85'."),
         ("rules:\n  latency.p50: [eror, {max: 8 ms}]", 3, "'eror' is no level. Did you mean 'error'?"),
+        ("rules:\n  latency.p99: [error, {max_ratio: 2}]", 3, "unknown name 'max_ratio'"),
         ("rules:\n  latency.p50: [error, {}]", 3, "has no bound. Write for example `latency.p50: [error, {max: …}]`."),
         ("rules:\n  latency.p50: error", 3, "is not a level and its bounds."),
         ("rules:\n  latency.p50: [error, {max: }]", 3, "has no value"),
