@@ -67,10 +67,11 @@ class Scale:
 
     def ticks(self) -> list[float]:
         """Return about five round numbers within the scale."""
-        if self.logarithmic:
+        if self.logarithmic and self.high / self.low > 4:
             exponents = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
-            for digits in ((1,), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 8)):
-                found = [digit * 10.0**exponent for exponent in exponents for digit in digits]
+            decades = [10.0**exponent for exponent in exponents]
+            for digits in ((1,), (1, 2, 5), (1, 1.5, 2, 3, 5, 7)):
+                found = [digit * decade for decade in decades for digit in digits]
                 ticks = [tick for tick in found if self.low <= tick <= self.high]
                 if len(ticks) >= 4:
                     break
