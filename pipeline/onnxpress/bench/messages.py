@@ -97,11 +97,11 @@ _KINDS: dict[str, Callable[..., Message]] = {
 
 def encode(message: Message) -> str:
     """Return a message as one line of JSON."""
-    return json.dumps({"kind": type(message).__name__, **asdict(message)}) + "\n"
+    return json.dumps({"type": type(message).__name__, **asdict(message)}) + "\n"
 
 
 def decode(line: str) -> Message:
     """Return the message that `encode` wrote."""
     fields = json.loads(line)
-    kind = _KINDS[fields.pop("kind")]
+    kind = _KINDS[fields.pop("type")]
     return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})

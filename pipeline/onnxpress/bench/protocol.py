@@ -222,16 +222,18 @@ def plan(probes: Mapping[str, Probe], scenarios: Sequence[str], *, pairs: int, b
     durations = {(scenario, name): probe.run_ms[scenario] for name, probe in probes.items() for scenario in scenarios}
     runs = {key: max(SCENARIOS[key[0]].min_runs, math.ceil(BLOCK_MS / run_ms)) for key, run_ms in durations.items()}
 
-    def affordable(runs: Mapping[tuple[str, str], int]) -> float:
-        round_ms = sum((count + LEAD_IN_RUNS) * durations[key] + BLOCK_OVERHEAD_MS for key, count in runs.items())
-        return available_ms / round_ms
+    around_ms = sum(LEAD_IN_RUNS * run_ms + BLOCK_OVERHEAD_MS for run_ms in durations.values())
+
+    def timed_ms(runs: Mapping[tuple[str, str], int]) -> float:
+        return sum(count * durations[key] for key, count in runs.items())
 
     wanted = min(pairs, ENOUGH_PAIRS)
-    if affordable(runs) < wanted:
-        share = max(0.0, affordable(runs)) / wanted
+    if wanted * (timed_ms(runs) + around_ms) > available_ms:
+        share = max(0.0, (available_ms / wanted - around_ms) / timed_ms(runs))
         runs = {key: max(1, int(share * count)) for key, count in runs.items()}
         pairs = wanted
-    rounds = max(MIN_PAIRS, min(pairs, int(affordable(runs))))
+    affordable = int(available_ms / (timed_ms(runs) + around_ms))
+    rounds = max(MIN_PAIRS, min(pairs, affordable))
     replicates = min(replicates, rounds)
     return Plan(
         rounds=tuple(rounds // replicates + (number < rounds % replicates) for number in range(replicates)), runs=runs

@@ -1,0 +1,153 @@
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from onnxpress.bench.bench import bench
+from onnxpress.bench.options import BenchOptions
+from onnxpress.bench.result import load
+from onnxpress.errors import DataError, ModelError, UsageError
+from onnxpress_calibration.dataset import Dataset
+
+SIZE = 192
+
+
+def chain(layers: int) -> str:
+    """Square matrix products, one after the other."""
+    steps = " ".join(f"h{i + 1} = MatMul(h{i}, w)" for i in range(layers))
+    return (
+        f"g (float[N, {SIZE}, {SIZE}] x) => (float[N, {SIZE}, {SIZE}] y) <float[{SIZE}, {SIZE}] w = "
+        "{" + ",".join(["0.01"] * SIZE * SIZE) + "}> "
+        "{ h0 = Identity(x) " + steps + f" y = Identity(h{layers}) }}"
+    )
+
+
+def data() -> Dataset:
+    values = np.random.default_rng(0).standard_normal((32, SIZE, SIZE)).astype(np.float32)
+    return Dataset(origin="test", read=lambda: [{"x": values}])
+
+
+def options(**given: object) -> BenchOptions:
+    defaults = {"scenarios": ["single"], "threads": 1, "pairs": 20, "budget": "8s"}
+    return BenchOptions.model_validate(defaults | given)
+
+
+def children() -> set[str]:
+    return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
+
+
+def change(document: dict[str, Any], candidate: str, metric: str) -> tuple[float, float, float]:
+    found = [each for each in document["comparisons"] if each["candidate"] == candidate and each["metric"] == metric]
+    (only,) = found
+    low, high = only["ci95_pct"]
+    return only["change_pct"], low, high
+
+
+@pytest.mark.slow
+def test_more_work_is_slower_and_the_same_work_is_not(write: Callable[..., Path], tmp_path: Path) -> None:
+    models = {
+        "float": write(chain(4), "float.onnx"),
+        "same": write(chain(4), "same.onnx"),
+        "more": write(chain(8), "more.onnx"),
+    }
+    steps: list[int] = []
+    found = bench(models, baseline="float", options=options(aa=True), inputs=data(), advance=steps.append)
+    document = found.to_json()
+    estimate, low, high = change(document, "more", "latency.p50")
+    assert 50 < low <= estimate <= high < 150  # twice the work
+    estimate, low, high = change(document, "same", "latency.p50")
+    assert low - 5 < 0 < high + 5 and abs(estimate) < 10
+    assert document["aa"]["ci95_pct"][0] - 5 < 0 < document["aa"]["ci95_pct"][1] + 5
+    assert document["aa"]["candidate"] == document["aa"]["baseline"] == "float"
+    assert sum(steps) == 100
+    assert [variant["id"] for variant in document["variants"]] == ["float", "same", "more"]
+    (tmp_path / "bench.json").write_text(json.dumps(document, allow_nan=False))
+    assert load(tmp_path / "bench.json") == document
+
+
+def test_result_has_everything_that_was_promised(write: Callable[..., Path]) -> None:
+    models = {"float": write(chain(2), "float.onnx"), "more": write(chain(4), "more.onnx")}
+    given = options(scenarios=["single", "offline"], pairs=6, budget="4s")
+    document = bench(models, baseline="float", options=given, inputs=None).to_json()
+    assert document["schema"] == "onnxpress.bench/1"
+    assert set(document["host"]) >= {"fingerprint", "cpu", "cpus", "quota_cpus", "features", "load_average"}
+    assert document["runtime"] | {"onnxruntime": ""} == {
+        "onnxruntime": "",
+        "provider": "cpu",
+        "threads": 1,
+        "spin": "stop",
+    }
+    assert document["inputs"]["kind"] == "synthetic" and document["inputs"]["samples"] == 32
+    assert document["baseline"] == "float" and document["aa"] is None
+    for variant, name in zip(document["variants"], models, strict=True):
+        assert variant["model"]["path"] == str(models[name])
+        assert variant["model"]["size_bytes"] == models[name].stat().st_size
+        latency = variant["latency_ms"]
+        assert 0 < latency["min"] <= latency["p50"] <= latency["mean"] * 5
+        assert latency["n"] >= 180 and latency["p90"] >= latency["p50"] and latency["p999"] is None
+        rate = variant["throughput_per_s"]
+        assert rate["scenario"] == "offline" and rate["batch"] >= 1
+        assert 0 < rate["low"] <= rate["value"] <= rate["high"]
+        assert set(variant["cold_start_ms"]) == {"import", "session", "first_run"}
+        assert min(variant["cold_start_ms"].values()) > 0
+        assert variant["memory"]["vm_hwm_bytes"] > 10_000_000
+    metrics = [(each["metric"], each["pairs"] + each["dropped"]) for each in document["comparisons"]]
+    assert metrics == [("latency.p50", 6), ("throughput.offline", 6)]
+    codes = {warning["code"] for warning in document["warnings"]}
+    assert {"synthetic-inputs", "few-pairs"} <= codes
+    assert document["fit_for_gating"] is False
+
+
+def test_only_offline_leaves_latency_unmeasured(write: Callable[..., Path]) -> None:
+    given = options(scenarios=["offline"], pairs=6, budget="2s")
+    document = bench({"float": write(chain(1))}, baseline="float", options=given, inputs=None).to_json()
+    assert document["variants"][0]["latency_ms"] is None
+    assert document["comparisons"] == []
+
+
+def test_an_interrupted_benchmark_leaves_no_process(write: Callable[..., Path]) -> None:
+    before = children()
+
+    def interrupt(percent: int) -> None:
+        assert children() > before or percent
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        bench({"float": write(chain(1))}, baseline="float", options=options(), inputs=None, advance=interrupt)
+    assert children() == before
+
+
+def test_an_unknown_baseline_is_refused(write: Callable[..., Path]) -> None:
+    with pytest.raises(UsageError, match=r"baseline 'flaot': .* Did you mean 'float'\?"):
+        bench({"float": write(chain(1))}, baseline="flaot", options=options(), inputs=None)
+
+
+def test_a_model_that_fails_is_named(write: Callable[..., Path]) -> None:
+    wrong = "g (float[N, 192, 192] x) => (float[N, 7] y) <int64[2] shape = {-1, 7}> { y = Reshape(x, shape) }"
+    models = {"float": write(chain(1), "float.onnx"), "int8": write(wrong, "int8.onnx")}
+    before = children()
+    with pytest.raises(ModelError, match="variant 'int8': model fails on the input"):
+        bench(models, baseline="float", options=options(), inputs=data())
+    assert children() == before
+
+
+@pytest.mark.parametrize(
+    ("content", "error", "says"),
+    [
+        (None, UsageError, "no such file"),
+        ("{", DataError, "cannot be read"),
+        ("[]", DataError, "its schema is None"),
+        ('{"schema": "onnxpress.run/1"}', DataError, "its schema is 'onnxpress.run/1'"),
+    ],
+)
+def test_a_file_that_is_no_benchmark_is_refused(
+    tmp_path: Path, content: str | None, error: type[Exception], says: str
+) -> None:
+    if content is not None:
+        (tmp_path / "bench.json").write_text(content)
+    with pytest.raises(error, match=says):
+        load(tmp_path / "bench.json")

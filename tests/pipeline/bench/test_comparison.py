@@ -1,0 +1,101 @@
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from onnxpress.bench.comparison import compare, disturbed
+from onnxpress.bench.messages import Block
+from onnxpress.bench.protocol import Probe, Variant
+
+SPEED_NS = 2_000_000
+QUIET = Block(durations_ns=(1_000_000,) * 50, speed_ns=SPEED_NS, ticks=10, stolen_ticks=0, throttled=0, preempted=0)
+
+
+def variant(blocks: list[list[Block]], batch: int = 1, scenario: str = "single") -> Variant:
+    probe = Probe(start_ms=1, batch={scenario: batch}, run_ms={scenario: 1}, refused_batch=None)
+    return Variant(probe=probe, loaded=(), warmed_up=(), blocks={scenario: tuple(tuple(group) for group in blocks)})
+
+
+def block(run_ms: float) -> Block:
+    return replace(QUIET, durations_ns=(round(1e6 * run_ms),) * 50)
+
+
+def noisy(median_ms: float, seed: int) -> list[list[Block]]:
+    """Five processes of six blocks; the host's speed wanders by ten percent, and both variants feel the same of it."""
+    host = np.random.default_rng(0).normal(1, 0.1, (5, 6))
+    own = np.random.default_rng(seed).normal(1, 0.002, (5, 6))
+    return [[block(median_ms * float(value)) for value in row] for row in host * own]
+
+
+def test_pairs_cancel_what_the_host_does() -> None:
+    found = compare({"float": variant(noisy(2, 1)), "int8": variant(noisy(1, 2))}, "float", "int8", "single")
+    assert found.metric == "latency.p50"
+    assert found.ratio.low < 0.5 < found.ratio.high
+    assert found.ratio.high - found.ratio.low < 0.005
+    assert (found.ratio.count, found.disturbed, found.dropped) == (30, 0, 0)
+
+
+def test_the_median_of_a_block_counts_not_its_worst_run() -> None:
+    spoiled = [
+        [replace(one, durations_ns=(*one.durations_ns[:40], *(10**9,) * 10)) for one in row] for row in noisy(1, 2)
+    ]
+    found = compare({"float": variant(noisy(2, 1)), "int8": variant(spoiled)}, "float", "int8", "single")
+    assert found.ratio.value == pytest.approx(0.5, rel=0.01)
+
+
+def test_offline_compares_samples_per_second_at_each_variants_own_batch() -> None:
+    variants = {"a": variant([[block(2)] * 6], 1, "offline"), "b": variant([[block(4)] * 6], 8, "offline")}
+    found = compare(variants, "a", "b", "offline")
+    assert found.metric == "throughput.offline"
+    assert found.ratio.value == pytest.approx(4)  # 2000/s instead of 500/s
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, False),
+        ({"throttled": 1}, True),
+        ({"stolen_ticks": 1}, False),  # a single tick of ten milliseconds cannot be told from rounding
+        ({"stolen_ticks": 2}, True),
+        ({"stolen_ticks": 2, "ticks": 100}, False),
+        ({"stolen_ticks": 3, "ticks": 100}, True),
+        ({"preempted": 5}, False),
+        ({"preempted": 6}, True),
+        ({"preempted": 6, "durations_ns": (10**9,)}, False),
+        ({"preempted": 51, "durations_ns": (10**9,)}, True),
+        ({"speed_ns": 1.09 * SPEED_NS}, False),
+        ({"speed_ns": 1.11 * SPEED_NS}, True),
+        ({"speed_ns": 0.89 * SPEED_NS}, True),
+    ],
+)
+def test_what_disturbs_a_block(changes: dict[str, object], *, expected: bool) -> None:
+    assert disturbed(replace(QUIET, **changes), SPEED_NS) is expected  # type: ignore[arg-type]
+
+
+def test_a_disturbed_block_takes_its_pair_with_it() -> None:
+    one, two = noisy(1, 1), noisy(1, 2)
+    for row, column in ((0, 0), (1, 2), (4, 5)):
+        two[row][column] = replace(block(50), throttled=1)
+    one[3][3] = replace(block(50), speed_ns=2 * SPEED_NS)
+    found = compare({"float": variant(one), "int8": variant(two)}, "float", "int8", "single")
+    assert (found.ratio.count, found.disturbed, found.dropped) == (26, 4, 4)
+    assert found.ratio.value == pytest.approx(1, abs=0.002)
+
+
+def test_when_most_pairs_are_disturbed_all_of_them_stay() -> None:
+    two = [[replace(one, throttled=1) for one in row] for row in noisy(1, 2)]
+    found = compare({"float": variant(noisy(1, 1)), "int8": variant(two)}, "float", "int8", "single")
+    assert (found.ratio.count, found.disturbed, found.dropped) == (30, 30, 0)
+
+
+def test_luck_of_processes_widens_the_interval() -> None:
+    luck = [0.98, 1.02, 0.99, 1.03, 1.0]
+    two = [
+        [replace(one, durations_ns=(round(one.durations_ns[0] * factor),) * 50) for one in row]
+        for factor, row in zip(luck, noisy(1, 2), strict=True)
+    ]
+    found = compare({"float": variant(noisy(1, 1)), "int8": variant(two)}, "float", "int8", "single")
+    standard_error = np.std(np.log(luck), ddof=1) / math.sqrt(5)
+    assert found.ratio.low < 1 < found.ratio.high
+    assert (found.ratio.high - found.ratio.low) / 2 > 1.5 * standard_error
