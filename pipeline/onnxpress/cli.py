@@ -52,13 +52,12 @@ class Result:
             click.echo(text.rstrip("\n"))
         if self.json_target is None:
             return
-        content = json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-        if self.json_target == "-":
-            click.echo(content, nl=False)
-        else:
-            from onnxpress.artifact import write_text
+        from onnxpress.files import dumps, write_text
 
-            write_text(Path(self.json_target), content, force=True)
+        if self.json_target == "-":
+            click.echo(dumps(document), nl=False)
+        else:
+            write_text(Path(self.json_target), dumps(document), force=True)
 
 
 def common(function: Callable[..., None]) -> Callable[..., None]:
@@ -343,11 +342,18 @@ def cost(
 @cli.command()
 @click.argument("run_dir", type=click.Path(path_type=Path))
 @click.option("--policy", type=FILE, required=True, help="The rules, schema onnxpress.policy/1.")
+@click.option("--junit", type=FILE, help="Also write the checks as JUnit XML.")
 @common
-def gate(run_dir: Path, policy: Path, result: Result) -> None:
-    """Judge the finished measurements in RUN_DIR by a policy; exit code 1 when a rule fails."""
+def gate(run_dir: Path, policy: Path, junit: Path | None, result: Result) -> None:
+    """Judge the finished measurements in RUN_DIR by a policy; exit code 1 when a rule fails.
+
+    Inside a GitHub action it also writes annotations, the step summary and the step's outputs.
+    """
     from datetime import UTC, datetime
 
+    from onnxpress.files import write_text
+    from onnxpress.gate import github
+    from onnxpress.gate import junit as junit_form
     from onnxpress.gate.gate import gate as run
     from onnxpress.gate.policy import Policy
     from onnxpress.report.formats import terminal
@@ -356,7 +362,13 @@ def gate(run_dir: Path, policy: Path, result: Result) -> None:
     rules = Policy.load(policy)
     report = Report.load(run_dir)
     report = report.with_checks(run(report, rules, datetime.now(UTC).date()))
-    result.show(terminal.gate(report), gate_document(report))
+    if junit is not None:
+        write_text(junit, junit_form.render(report.checks), force=True)
+    if os.environ.get("GITHUB_ACTIONS") == "true":
+        annotations = github.publish(report, str(policy), os.environ)
+        click.echo(annotations, nl=False, err=result.json_target == "-")
+    document = gate_document(report) | {"policy": {"path": rules.path, "sha256": rules.sha256}}
+    result.show(terminal.gate(report), document)
     sys.exit(exit_code(report))
 
 
@@ -367,8 +379,8 @@ def gate(run_dir: Path, policy: Path, result: Result) -> None:
 @common
 def report(run_dir: Path, output: Path | None, force: bool, result: Result) -> None:
     """Show the report of RUN_DIR, or write it in the format of the output's suffix."""
-    from onnxpress.artifact import write_text
     from onnxpress.errors import UsageError
+    from onnxpress.files import write_text
     from onnxpress.report.formats import html, markdown, terminal
     from onnxpress.report.report import Report
 
@@ -421,10 +433,17 @@ def inspect(model: Path, result: Result) -> None:
 @common
 def doctor(result: Result) -> None:
     """Check this machine: packages, execution providers that really work, CPU features, limits."""
-    from onnxpress import doctor as diagnosis
+    from dataclasses import asdict
 
-    findings = diagnosis.diagnose()
-    result.show(diagnosis.render(findings), diagnosis.document(findings))
+    from onnxpress.doctor import diagnose
+
+    findings = diagnose()
+    marks = {"ok": "ok  ", "warn": "WARN", "fail": "FAIL"}
+    lines = []
+    for finding in findings:
+        lines.append(f"{marks[finding.status]}  {finding.name:<20} {finding.value}")
+        lines += [f"      {'':<20} {finding.advice}"] if finding.advice else []
+    result.show("\n".join(lines), {"schema": "onnxpress.doctor/1", "findings": [asdict(each) for each in findings]})
 
 
 def transform(
@@ -487,7 +506,7 @@ def key_value(text: str | None) -> dict[str, str] | None:
 
 def check_output(output: Path, *, force: bool) -> None:
     """Refuse an output that cannot be written before the work, not after it."""
-    from onnxpress.artifact import writing
+    from onnxpress.files import writing
 
     with writing(output, force=force):
         pass
@@ -510,7 +529,7 @@ def step_document(step: str, made: Artifact, edit: Edit) -> dict[str, Any]:
 def gate_document(report: Report) -> dict[str, Any]:
     """Return the JSON result of a gate."""
     checks = [check.to_json() for check in report.checks]
-    return {"schema": "onnxpress.gate/1", "verdict": report.verdict, "checks": checks}
+    return {"schema": "onnxpress.gate/1", "verdict": report.verdict, "exit_code": exit_code(report), "checks": checks}
 
 
 def exit_code(report: Report) -> int:

@@ -36,6 +36,7 @@ from onnxpress import artifact, graph
 from onnxpress.artifact import Artifact, Edit, Skip
 from onnxpress.data import dataset
 from onnxpress.errors import ModelError, OutputError, UsageError
+from onnxpress.files import dumps, hash_files, remove_abandoned, write_text
 from onnxpress.gate.policy import Policy
 from onnxpress.progress import Progress
 from onnxpress.recipe import BASELINE, Recipe, Step
@@ -91,7 +92,7 @@ def run(recipe: Recipe, folder: Path, progress: Progress, *, now: Callable[[], d
 def _variants(recipe: Recipe, folder: Path, progress: Progress) -> dict[str, list[Done]]:
     """Make the artifact of every variant; return the steps of each, the export first."""
     store = folder / "steps"
-    artifact.remove_abandoned(store)
+    remove_abandoned(store)
     calibration = dataset(recipe.data.calibration) if recipe.data.calibration else None
     exported = _export(recipe, store, progress)
     variants = {BASELINE: [exported]}
@@ -192,7 +193,7 @@ def _stored(
                 "skipped": [asdict(skip) for skip in edit.skipped],
                 "artifact_sha256": made.sha256,
             }
-            artifact.write_text(scratch / RECORD_FILE, dumps(record | extra))
+            write_text(scratch / RECORD_FILE, dumps(record | extra))
             scratch.rename(home)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
@@ -226,7 +227,7 @@ def measure(
         samples = dataset(recipe.data.evaluation)
         with progress.task("evaluate", samples.count) as advance:
             evaluation = evaluate(paths, baseline=BASELINE, data=samples, metric=recipe.data.metric, advance=advance)
-        artifact.write_text(folder / "evaluation.json", dumps(evaluation), force=True)
+        write_text(folder / "evaluation.json", dumps(evaluation), force=True)
     if recipe.bench is not None:
         inputs = recipe.data.evaluation or recipe.data.calibration
         with progress.task("bench") as advance:
@@ -237,10 +238,10 @@ def measure(
                 inputs=dataset(inputs) if inputs else None,
                 advance=advance,
             ).to_json()
-        artifact.write_text(folder / "bench.json", dumps(timings), force=True)
+        write_text(folder / "bench.json", dumps(timings), force=True)
     if recipe.cost is not None and timings is not None:
         costs = cost(timings, recipe.cost)
-        artifact.write_text(folder / "cost.json", dumps(costs), force=True)
+        write_text(folder / "cost.json", dumps(costs), force=True)
     exported = variants[BASELINE][0]
     return Report(
         recipe={"path": recipe.path.name, "sha256": recipe.sha256, "name": recipe.path.stem},
@@ -304,9 +305,9 @@ def write_report(report: Report, folder: Path) -> None:
     """Write report.json and its renderings."""
     from onnxpress.report.formats import html, markdown
 
-    artifact.write_text(folder / "report.md", markdown.render(report), force=True)
-    artifact.write_text(folder / "report.html", html.render(report), force=True)
-    artifact.write_text(folder / "report.json", report.to_json(), force=True)
+    write_text(folder / "report.md", markdown.render(report), force=True)
+    write_text(folder / "report.html", html.render(report), force=True)
+    write_text(folder / "report.json", report.to_json(), force=True)
 
 
 def source_sha256(source: str, weights: str | None) -> str:
@@ -329,7 +330,7 @@ def source_sha256(source: str, weights: str | None) -> str:
     missing = [file for file in files if not file.is_file()]
     if missing:
         raise UsageError(f"model {source}: there is no file {missing[0]}. Check the path.")
-    return artifact.hash_files(files) if files else hashlib.sha256(source.encode()).hexdigest()
+    return hash_files(files) if files else hashlib.sha256(source.encode()).hexdigest()
 
 
 @cache
@@ -354,11 +355,6 @@ def code_sha256() -> str:
         for file in sorted(Path(spec.origin).parent.rglob("*.py")):
             digest.update(file.read_bytes())
     return digest.hexdigest()
-
-
-def dumps(document: Mapping[str, Any]) -> str:
-    """Return a document as JSON text: equal documents, equal text."""
-    return json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
 def _link(made: Artifact, home: Path) -> None:

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from onnxpress_calibration import calibrators
+from onnxpress_calibration.calibrators import entropy
 from onnxpress_calibration.statistics import TensorStatistics
 
 
@@ -80,3 +81,32 @@ def test_mse_keeps_everything_of_a_uniform_tensor() -> None:
     values = np.random.default_rng(2).uniform(0, 6, 50_000)
     low, high = calibrators.choose("mse", statistics(values))
     assert low == 0 and high == pytest.approx(6, rel=0.03)
+
+
+def reference_divergence(counts: np.ndarray, stop: int, steps: int) -> float:
+    """KL of one threshold in plain loops, after the slides of S. Migacz."""
+    p = [float(count) for count in counts[:stop]]
+    p[-1] += float(sum(counts[stop:]))
+    q = [0.0] * stop
+    for level in range(steps):
+        first, last = level * stop // steps, (level + 1) * stop // steps
+        cells = [i for i in range(first, last) if counts[i] > 0]
+        for i in cells:
+            q[i] = float(sum(counts[first:last])) / len(cells)
+    total_p, total_q = sum(p), sum(q)
+    return sum(a / total_p * np.log((a / total_p) / max(b / total_q, 1e-12)) for a, b in zip(p, q, strict=True) if a)
+
+
+@given(st.integers(0, 1000), st.sampled_from([16, 60, 128]), st.integers(128, 300))
+@settings(deadline=None, max_examples=30)
+def test_entropy_agrees_with_a_plain_reference(seed: int, steps: int, stop: int) -> None:
+    counts = np.random.default_rng(seed).poisson(np.exp(-np.arange(300) / 60) * 20).astype(float)
+    counts[0] = 1
+    assert entropy.divergence(counts, stop, steps) == pytest.approx(reference_divergence(counts, stop, steps))
+
+
+def test_entropy_is_no_minmax_on_a_heavy_tail() -> None:
+    values = np.random.default_rng(0).normal(size=100_000)
+    values[:3] = [37, -25, 30]
+    low, high = calibrators.choose("entropy", statistics(values))
+    assert 2 < high < 20 and -20 < low < -2
