@@ -1,4 +1,4 @@
-"""What a person sees of work in progress, on standard error: a bar on a terminal, elsewhere one line per finished task."""
+"""Progress on standard error: a bar on a terminal, elsewhere one line per finished task."""
 
 from __future__ import annotations
 

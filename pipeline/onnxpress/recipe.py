@@ -112,15 +112,18 @@ class Recipe(BaseModel):
         if self.data.metric is not None and self.data.evaluation is None:
             raise UsageError(f"recipe {self.path}: data.metric needs data.evaluation, which is not given.")
         folder = self.path.parent
-        data = {
-            key: value and resolve(value, folder) for key, value in self.data.model_dump().items() if key != "metric"
-        }
-        metric = self.data.metric
-        data["metric"] = resolve(metric, folder) if metric is not None and ":" in metric else metric
+        data = self.data.model_dump()
+        try:
+            source = resolve(self.model.source, folder)
+            for key, value in data.items():
+                if value is not None and (key != "metric" or ":" in value):
+                    data[key] = resolve(value, folder)
+        except UsageError as error:
+            raise UsageError(f"recipe {self.path}: {error}") from error
         return self.model_copy(
             update={
                 "data": DataSection(**data),
-                "model": self.model.model_copy(update={"source": resolve(self.model.source, folder)}),
+                "model": self.model.model_copy(update={"source": source}),
                 "gate": self.gate and str(folder / self.gate),
             }
         )

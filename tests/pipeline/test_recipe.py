@@ -52,7 +52,7 @@ def test_paths_start_at_the_recipe_and_variables_are_replaced(tmp_path: Path, mo
         (
             "calibrator: mse",
             "calibratr: mse",
-            r"line 6: unknown key 'variants.int8.0.calibratr'. Did you mean 'calibrator'",
+            r"line 6: unknown key 'variants.int8.0.quantize.calibratr'. Did you mean 'calibrator'",
         ),
         ("calibrator: mse", "calibrator: mze", r"line 6: .*Did you mean 'mse'"),
         ("mode: dynamic", "mode: dynamical", r"line 5: .*mode.*(given: 'dynamical')"),
