@@ -2,3 +2,5 @@
 
 Nothing is imported here: the worker process lives in this package, and its start-up time and memory are measured.
 """
+
+SCHEMA = "onnxpress.bench/1"

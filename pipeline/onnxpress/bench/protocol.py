@@ -136,7 +136,9 @@ def measure(
         with closing(launch(name)) as worker:
             probes[name] = probe(worker, scenarios, batches, clock)
         meter.reach(15 * len(probes) / len(variants))
-    steps = plan(probes, scenarios, pairs=pairs, budget_ms=budget_ms - 1e3 * (clock() - begin))
+    left_ms = budget_ms - 1e3 * (clock() - begin)
+    steps = plan(probes, scenarios, pairs=pairs, budget_ms=left_ms)
+    started, least = clock(), math.ceil(MIN_PAIRS / len(steps.rounds))
     shuffled = random.Random(seed)  # noqa: S311 - an order, not a secret
     loaded: dict[str, list[Loaded]] = {name: [] for name in variants}
     warmed_up: dict[str, list[WarmedUp]] = {name: [] for name in variants}
@@ -152,7 +154,10 @@ def measure(
                 warmed_up[name].append(workers[name].warm_up(batches[0]))
             for number, scenario in enumerate(scenarios):
                 taken: dict[str, list[Block]] = {name: [] for name in variants}
+                due = started + left_ms / 1e3 * (replicate + (number + 1) / len(scenarios)) / len(steps.rounds)
                 for turn in range(rounds):
+                    if turn >= least and clock() > due:  # everything takes longer than it did in the probe
+                        break
                     for name in shuffled.sample(variants, len(variants)):
                         batch, runs = probes[name].batch[scenario], steps.runs[scenario, name]
                         taken[name].append(workers[name].measure(batch, runs))
@@ -160,6 +165,7 @@ def measure(
                     meter.reach(15 + 85 * done)
                 for name in variants:
                     blocks[name][scenario].append(tuple(taken[name]))
+    meter.reach(100)
     return {
         name: Variant(
             probe=probes[name],

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from onnxpress.artifact import Artifact
+from onnxpress.bench import SCHEMA
 from onnxpress.bench.comparison import METHOD, Comparison
 from onnxpress.bench.doubts import UNFIT, Doubt
 from onnxpress.bench.inputs import Inputs
 from onnxpress.bench.measurement import Measurement
-from onnxpress.errors import DataError, UsageError
 from onnxpress.host import Host
-
-SCHEMA = "onnxpress.bench/1"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,23 +117,3 @@ def _rounded(value: Any) -> Any:  # noqa: ANN401 - any JSON value
     if isinstance(value, (list, tuple)):
         return [_rounded(part) for part in value]
     return value
-
-
-def load(path: Path) -> dict[str, Any]:
-    """Read a result that `Bench.to_json` made.
-
-    Raises:
-        UsageError: there is no such file.
-        DataError: it is not a result of this schema.
-
-    """
-    try:
-        document = json.loads(path.read_bytes())
-    except FileNotFoundError as error:
-        raise UsageError(f"benchmark {path}: no such file. `compress bench --json {path}` writes one.") from error
-    except (OSError, ValueError) as error:
-        raise DataError(f"benchmark {path}: cannot be read ({error}).") from error
-    schema = document.get("schema") if isinstance(document, dict) else None
-    if schema != SCHEMA:
-        raise DataError(f"benchmark {path}: its schema is {schema!r}, {SCHEMA!r} is needed. Measure again.")
-    return dict(document)

@@ -155,7 +155,7 @@ class Runner:
     def _batches(self, batch: int) -> Iterator[Arrays]:
         """Yield the samples as they are, or joined (and repeated) to a larger batch."""
         samples = list(self._read())
-        if batch == next(len(value) for value in samples[0].values() if value.ndim):
+        if batch == next((len(value) for value in samples[0].values() if value.ndim), 1):
             yield from samples
             return
         for start in range(0, max(1, len(samples) // batch) * batch, batch):

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime
 from typing import Any
 
-from onnxpress.bench.result import SCHEMA as BENCH_SCHEMA
+from onnxpress.bench import SCHEMA as BENCH_SCHEMA
 from onnxpress.cost import formulas
 from onnxpress.cost.options import CostOptions
 from onnxpress.cost.prices import Quote, quotes

@@ -21,6 +21,8 @@ class Lab:
     """What one more sample in a batch costs, in runs."""
     largest_batch: int = 1_000_000
     fails: str = ""
+    slowdown: float = 1.0
+    """Of blocks, against what the warm-up said."""
     now_ms: float = 0
     events: list[tuple[str, str]] = field(default_factory=list)
     open: list[str] = field(default_factory=list)
@@ -60,7 +62,7 @@ class FakeWorker:
         if batch > self.lab.largest_batch:
             raise ModelError("cannot reshape")
         self.lab.events.append(("block", self.name))
-        run_ms = self._run_ms(batch)
+        run_ms = self.lab.slowdown * self._run_ms(batch)
         self.lab.now_ms += (runs + LEAD_IN_RUNS) * run_ms + protocol.BLOCK_OVERHEAD_MS
         durations = (round(1e6 * run_ms),) * runs
         return Block(durations_ns=durations, speed_ns=1, ticks=1, stolen_ticks=0, throttled=0, preempted=0)
@@ -146,6 +148,15 @@ def test_the_budget_holds_for_slow_models_too() -> None:
         lab = Lab(run_ms={"a": run_ms, "b": run_ms, "c": run_ms, "d": run_ms})
         run(lab, scenarios=("single", "offline"), budget_s=60)
         assert lab.now_ms < 66_000, run_ms
+
+
+def test_the_budget_holds_when_the_host_becomes_slow() -> None:
+    lab = Lab(run_ms={"float": 10, "int8": 10}, slowdown=3)
+    found = run(lab, budget_s=30)
+    assert lab.now_ms < 33_000
+    counts = {name: [len(group) for group in variant.blocks["single"]] for name, variant in found.items()}
+    assert counts["float"] == counts["int8"]
+    assert min(counts["float"]) >= 2 and 6 <= sum(counts["float"]) < 30
 
 
 def test_a_heavy_model_gets_fewer_pairs_but_never_too_few_for_an_interval() -> None:
