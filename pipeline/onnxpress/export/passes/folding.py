@@ -1,8 +1,9 @@
 """Compute at preparation what is the same in every run.
 
 A node is folded when all of its inputs are constants and its result is not much larger than they are; so is the size of
-an axis that is fixed, asked for at run time (Shape, or Gather behind it). What stays: random operators, control flow,
-operators of other domains, and DequantizeLinear, whose float result is what quantization had got rid of.
+an axis that is fixed, asked for at run time by Shape, Size, or a Gather or Slice behind a Shape. What stays: random
+operators, control flow, operators of other domains, and DequantizeLinear, whose float result is what quantization had
+got rid of.
 """
 
 from __future__ import annotations
@@ -53,32 +54,41 @@ def fold_constants(model: ir.Model) -> list[str]:
 
 
 def _axis_sizes(node: ir.Node) -> list[ir.TensorProtocol] | None:
-    """Return the value of Shape, of Size, or of Gather behind a Shape, where the axes asked for are fixed."""
-    sizes: list[int | None] | None
-    index = graph.constant(node.inputs[1]) if node.op_type == "Gather" else None
+    """Return the value of Shape or Size, or of Gather or Slice behind a Shape, where the axes asked for are fixed."""
+    sizes = _asked_for(node)
+    if sizes is None or any(size is None for size in sizes.flat):
+        return None
+    array = sizes.astype(np.int64)
+    return [ir.tensor(array.prod() if node.op_type == "Size" else array)]
+
+
+def _asked_for(node: ir.Node) -> graph.Array | None:
+    """Return the sizes that a node asks for, with None for those that are not fixed; None for any other node."""
     if node.op_type in ("Shape", "Size"):
-        sizes = _shape(node)
-    elif index is not None:
-        producer = None if node.inputs[0] is None else node.inputs[0].producer()
-        sizes = _shape(producer) if producer is not None and producer.op_type == "Shape" else None
-        fits = sizes is not None and all(-len(sizes) <= i < len(sizes) for i in index.flat)
-        sizes = [sizes[i] for i in index.flat] if sizes is not None and fits else None
-    else:
+        return _shape(node)
+    if node.op_type not in ("Gather", "Slice") or node.inputs[0] is None:
         return None
-    if sizes is None or None in sizes:
+    producer = node.inputs[0].producer()
+    dims = _shape(producer) if producer is not None and producer.op_type == "Shape" else None
+    operands = [graph.constant(value) for value in node.inputs[1:]]
+    if dims is None or any(operand is None for operand in operands):
         return None
-    array = np.array(sizes, np.int64)
-    if node.op_type == "Size":
-        array = array.prod()
-    return [ir.tensor(array if index is None else array.reshape(index.shape))]
+    if node.op_type == "Gather":
+        index = operands[0]
+        fits = index is not None and ((index >= -dims.size) & (index < dims.size)).all()
+        return np.asarray(dims[index], dtype=object) if fits else None
+    start, end = (int(operand.item()) for operand in operands[:2] if operand is not None)
+    step = int(operands[3].item()) if len(operands) > 3 and operands[3] is not None else 1
+    return dims[start:end:step] if step > 0 else None
 
 
-def _shape(node: ir.Node) -> list[int | None] | None:
+def _shape(node: ir.Node) -> graph.Array | None:
     """Return what a Shape node returns, with None for what is not known; for a Size node, what it multiplies."""
     dims = graph.shape(node.inputs[0])
     if dims is None:
         return None
-    return list(dims[slice(node.attributes.get_int("start", 0), node.attributes.get_int("end", len(dims)))])
+    asked = slice(node.attributes.get_int("start", 0), node.attributes.get_int("end", len(dims)))
+    return np.array(dims[asked], dtype=object)
 
 
 def _computed(node: ir.Node, opsets: Mapping[str, int]) -> list[ir.TensorProtocol] | None:

@@ -9,6 +9,9 @@ from onnx_ir.passes import PreconditionError, common
 from onnxpress.errors import ModelError
 from onnxpress.export.protos import without_weights
 
+IR_VERSION = 8
+"""What every runtime of the last years reads; before 4, weights had to be inputs."""
+
 
 def normal_form(model: ir.Model) -> ir.Model:
     """Return a valid copy in which functions are inlined, the default domain has one name and nodes come in order.
@@ -24,6 +27,7 @@ def normal_form(model: ir.Model) -> ir.Model:
             if "ai.onnx" in graph.opset_imports:
                 graph.opset_imports.setdefault("", graph.opset_imports.pop("ai.onnx"))
         common.InlinePass()(copy)
+        copy.ir_version = max(copy.ir_version, IR_VERSION)
         onnx.checker.check_model(without_weights(copy))
     except (PreconditionError, ValueError, onnx.checker.ValidationError) as error:
         reason = " ".join(str(error).split())

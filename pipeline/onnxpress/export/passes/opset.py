@@ -15,8 +15,8 @@ MINIMUM = 13
 """The first operator set in which QuantizeLinear and DequantizeLinear have a scale per channel."""
 DEFAULT = 17
 """What older models are converted to: every runtime of the last years knows it."""
-IR_VERSIONS = {19: 9, 21: 10, 23: 11, 24: 12, 25: 13, 28: 14}
-"""The first operator set that needs an IR version above 8 (github.com/onnx/onnx, docs/Versioning.md)."""
+IR_VERSIONS = {13: 8, 19: 9, 21: 10, 23: 11, 24: 12, 25: 13, 28: 14}
+"""From which operator set on which IR version is needed (github.com/onnx/onnx, docs/Versioning.md)."""
 
 
 def target(model: ir.Model, opset: int | None) -> int:
@@ -59,5 +59,6 @@ def convert(model: ir.Model, opset: int) -> ir.Model:
 
 def raise_ir_version(model: ir.Model) -> None:
     """Raise the IR version to what the operator set needs, no further: old runtimes refuse what they do not know."""
-    needed = max((version for opset, version in IR_VERSIONS.items() if opset <= graph.opset(model)), default=8)
-    model.ir_version = max(model.ir_version, needed, 8)
+    present = graph.opset(model)
+    needed = [version for opset, version in IR_VERSIONS.items() if opset <= present]
+    model.ir_version = max(model.ir_version, *needed)

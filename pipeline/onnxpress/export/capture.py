@@ -1,0 +1,36 @@
+"""Keep what a library prints, warns and logs off the terminal; it goes to the log, where ``-v`` shows it."""
+
+from __future__ import annotations
+
+import io
+import logging
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from typing import TextIO
+
+_log = logging.getLogger(__name__)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Capture standard output, standard error, warnings, and log handlers that write to standard error."""
+    buffer, stderr = io.StringIO(), sys.stderr
+    try:
+        with warnings.catch_warnings(), redirect_stdout(buffer), redirect_stderr(buffer):
+            warnings.simplefilter("always")
+            _retarget(stderr, buffer)
+            yield
+    finally:
+        _retarget(buffer, stderr)
+        for line in buffer.getvalue().splitlines():
+            _log.info("%s", line)
+
+
+def _retarget(old: TextIO, new: TextIO) -> None:
+    """Let stream handlers that write to one stream write to the other; torch has one for each of its parts."""
+    for logger in (logging.root, *logging.root.manager.loggerDict.values()):
+        for handler in logger.handlers if isinstance(logger, logging.Logger) else ():
+            if isinstance(handler, logging.StreamHandler) and handler.stream is old:
+                handler.setStream(new)
