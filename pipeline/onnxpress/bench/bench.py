@@ -113,12 +113,11 @@ def evaluate(
     ]
     aa = compare(variants, baseline, AGAIN, options.scenarios[0]) if AGAIN in variants else None
     measured = tuple(_measured(name, variants[name], made, fed.batch) for name, made in artifacts.items())
-    first = variants[baseline].blocks[options.scenarios[0]]
     warnings = [
         *doubts.about_inputs(fed),
         *doubts.about_host(runtime["threads"], load_average),
         *doubts.about_pairs(
-            [*comparisons, *([aa] if aa else [])], taken=sum(map(len, first)), replicates=len(first), options=options
+            [*comparisons, *([aa] if aa else [])], replicates=len(variants[baseline].loaded), options=options
         ),
         *(doubts.about_aa(aa) if aa else ()),
         *doubts.about_variants({name: variants[name] for name in artifacts}),

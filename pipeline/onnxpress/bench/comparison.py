@@ -36,6 +36,11 @@ class Comparison:
     dropped: int
     """Pairs that were left out: the disturbed ones, or none where too little would be left to speak of the model."""
 
+    @property
+    def taken(self) -> int:
+        """Pairs that were measured."""
+        return self.ratio.count + self.dropped
+
 
 def compare(variants: dict[str, Variant], baseline: str, candidate: str, scenario: str) -> Comparison:
     """Compare two variants by their pairs of blocks.

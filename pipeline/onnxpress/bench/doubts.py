@@ -63,18 +63,16 @@ def about_host(threads: int, load_average: float | None) -> Iterator[Doubt]:
         )
 
 
-def about_pairs(
-    comparisons: Sequence[Comparison], *, taken: int, replicates: int, options: BenchOptions
-) -> Iterator[Doubt]:
+def about_pairs(comparisons: Sequence[Comparison], *, replicates: int, options: BenchOptions) -> Iterator[Doubt]:
     """Doubts about how much was measured, and how well.
 
     Args:
         comparisons: All comparisons, A/A included.
-        taken: Pairs of blocks that were measured for each.
         replicates: Processes of each variant.
         options: What was asked for.
 
     """
+    taken = min((each.taken for each in comparisons), default=options.pairs)
     if taken < ENOUGH_PAIRS:
         yield Doubt(
             code="few-pairs",
@@ -87,12 +85,12 @@ def about_pairs(
             message=f"{taken} pairs of blocks in {replicates} processes each fitted the budget of "
             f"{options.budget.total_seconds():.0f} s; {options.pairs} in {REPLICATES} were wanted.",
         )
-    worst = max(comparisons, key=lambda each: each.disturbed, default=None)
-    if worst is not None and worst.disturbed > MAX_DISTURBED * taken:
+    worst = max(comparisons, key=lambda each: each.disturbed / each.taken, default=None)
+    if worst is not None and worst.disturbed > MAX_DISTURBED * worst.taken:
         yield Doubt(
             code="noisy-host",
-            message=f"{worst.disturbed} of {taken} pairs were disturbed by other work on the host ({worst.dropped} of "
-            "them dropped). Measure when the machine is idle.",
+            message=f"{worst.disturbed} of {worst.taken} pairs were disturbed by other work on the host "
+            f"({worst.dropped} of them dropped). Measure when the machine is idle.",
         )
 
 

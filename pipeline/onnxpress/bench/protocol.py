@@ -138,7 +138,7 @@ def measure(
         meter.reach(15 * len(probes) / len(variants))
     left_ms = budget_ms - 1e3 * (clock() - begin)
     steps = plan(probes, scenarios, pairs=pairs, budget_ms=left_ms)
-    started, least = clock(), math.ceil(MIN_PAIRS / len(steps.rounds))
+    end, least = clock() + left_ms / 1e3, math.ceil(MIN_PAIRS / len(steps.rounds))
     shuffled = random.Random(seed)  # noqa: S311 - an order, not a secret
     loaded: dict[str, list[Loaded]] = {name: [] for name in variants}
     warmed_up: dict[str, list[WarmedUp]] = {name: [] for name in variants}
@@ -147,14 +147,17 @@ def measure(
     }
     for replicate, rounds in enumerate(steps.rounds):
         with ExitStack() as stack:
+            starting = clock()
             workers = {}
             for name in shuffled.sample(variants, len(variants)):
                 workers[name] = stack.enter_context(closing(launch(name)))
                 loaded[name].append(workers[name].load())
                 warmed_up[name].append(workers[name].warm_up(batches[0]))
+            later = len(steps.rounds) - replicate - 1
+            end_of_rounds = end - later * (clock() - starting)
             for number, scenario in enumerate(scenarios):
                 taken: dict[str, list[Block]] = {name: [] for name in variants}
-                due = started + left_ms / 1e3 * (replicate + (number + 1) / len(scenarios)) / len(steps.rounds)
+                due = clock() + (end_of_rounds - clock()) / (len(scenarios) * (later + 1) - number)
                 for turn in range(rounds):
                     if turn >= least and clock() > due:  # everything takes longer than it did in the probe
                         break

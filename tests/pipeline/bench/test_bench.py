@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from onnxpress.bench import protocol
 from onnxpress.bench.bench import bench
 from onnxpress.bench.options import BenchOptions
 from onnxpress.errors import ModelError, UsageError
@@ -31,8 +32,13 @@ def data() -> Dataset:
 
 
 def options(**given: object) -> BenchOptions:
-    defaults = {"scenarios": ["single"], "threads": 1, "pairs": 20, "budget": "8s"}
+    defaults = {"scenarios": ["single"], "threads": 1, "pairs": 6, "budget": "3m"}
     return BenchOptions.model_validate(defaults | given)
+
+
+@pytest.fixture(autouse=True)
+def _few_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "REPLICATES", 2)
 
 
 def children() -> set[str]:
@@ -51,16 +57,15 @@ def test_more_work_is_slower_and_the_same_work_is_not(write: Callable[..., Path]
     models = {
         "float": write(chain(4), "float.onnx"),
         "same": write(chain(4), "same.onnx"),
-        "more": write(chain(8), "more.onnx"),
+        "more": write(chain(12), "more.onnx"),
     }
     steps: list[int] = []
-    found = bench(models, baseline="float", options=options(aa=True), inputs=data(), advance=steps.append)
+    found = bench(models, baseline="float", options=options(aa=True, pairs=12), inputs=data(), advance=steps.append)
     document = found.to_json()
     estimate, low, high = change(document, "more", "latency.p50")
-    assert 50 < low <= estimate <= high < 150  # twice the work
-    estimate, low, high = change(document, "same", "latency.p50")
-    assert low - 5 < 0 < high + 5 and abs(estimate) < 10
-    assert document["aa"]["ci95_pct"][0] - 5 < 0 < document["aa"]["ci95_pct"][1] + 5
+    assert 50 < low <= estimate <= high < 400  # three times the work, on a machine that may be busy
+    for low, high in (change(document, "same", "latency.p50")[1:], document["aa"]["ci95_pct"]):
+        assert low - 10 < 0 < high + 10
     assert document["aa"]["candidate"] == document["aa"]["baseline"] == "float"
     assert sum(steps) == 100
     assert [variant["id"] for variant in document["variants"]] == ["float", "same", "more"]
@@ -69,7 +74,7 @@ def test_more_work_is_slower_and_the_same_work_is_not(write: Callable[..., Path]
 
 def test_result_has_everything_that_was_promised(write: Callable[..., Path]) -> None:
     models = {"float": write(chain(2), "float.onnx"), "more": write(chain(4), "more.onnx")}
-    given = options(scenarios=["single", "offline"], pairs=6, budget="4s")
+    given = options(scenarios=["single", "offline"])
     document = bench(models, baseline="float", options=given, inputs=None).to_json()
     assert document["schema"] == "onnxpress.bench/1"
     assert set(document["host"]) >= {"fingerprint", "cpu", "cpus", "quota_cpus", "features", "load_average"}
@@ -101,7 +106,7 @@ def test_result_has_everything_that_was_promised(write: Callable[..., Path]) -> 
 
 
 def test_only_offline_leaves_latency_unmeasured(write: Callable[..., Path]) -> None:
-    given = options(scenarios=["offline"], pairs=6, budget="2s")
+    given = options(scenarios=["offline"])
     document = bench({"float": write(chain(1))}, baseline="float", options=given, inputs=None).to_json()
     assert document["variants"][0]["latency_ms"] is None
     assert document["comparisons"] == []

@@ -47,7 +47,7 @@ def test_good_conditions_leave_no_doubt() -> None:
     usable = host.usable_threads()
     assert codes(doubts.about_inputs(FED)) == []
     assert codes(doubts.about_host(usable, 0.1)) == codes(doubts.about_host(usable, None)) == []
-    assert codes(doubts.about_pairs([QUIET], taken=30, replicates=5, options=BenchOptions())) == []
+    assert codes(doubts.about_pairs([QUIET], replicates=5, options=BenchOptions())) == []
     assert codes(doubts.about_aa(QUIET)) == []
     assert codes(doubts.about_variants({"float": variant()})) == []
 
@@ -73,8 +73,9 @@ def test_doubtful_hosts() -> None:
     ],
 )
 def test_doubtful_pairs(taken: int, replicates: int, disturbed: int, expected: list[str], *, fit: bool) -> None:
-    worst = replace(QUIET, disturbed=disturbed, dropped=disturbed)
-    found = codes(doubts.about_pairs([QUIET, worst], taken=taken, replicates=replicates, options=BenchOptions()))
+    ratio = replace(QUIET.ratio, count=taken - disturbed)
+    worst = replace(QUIET, ratio=ratio, disturbed=disturbed, dropped=disturbed)
+    found = codes(doubts.about_pairs([QUIET, worst], replicates=replicates, options=BenchOptions()))
     assert found == expected
     assert set(found).isdisjoint(doubts.UNFIT) is fit
 
