@@ -1,0 +1,15 @@
+"""L1 norm: the sum of absolute weights.
+
+H. Li et al., "Pruning filters for efficient ConvNets", 2017 (arXiv:1608.08710), section 3.1.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from onnxpress.graph import Array
+
+
+def score(weight: Array) -> Array:
+    """Return ``|w|``."""
+    return np.abs(weight)

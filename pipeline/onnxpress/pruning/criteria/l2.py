@@ -1,0 +1,12 @@
+"""L2 norm: the sum of squared weights, which orders channels as their Euclidean norm does."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from onnxpress.graph import Array
+
+
+def score(weight: Array) -> Array:
+    """Return ``w²``."""
+    return np.square(weight)

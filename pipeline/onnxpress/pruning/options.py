@@ -1,0 +1,112 @@
+"""What can be asked of pruning, in a recipe (``prune: {amount: 30%}``) and on the command line alike."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from onnxpress import units
+from onnxpress.errors import did_you_mean
+from onnxpress.pruning import criteria
+
+Quantity = Literal["macs", "params", "bytes"]
+_PATTERN = re.compile(r"([1-9][0-9]?):([1-9][0-9]?)")
+
+
+class PruneOptions(BaseModel):
+    """Options of the prune step."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    method: str = "l2"
+    """Which weights matter least: a file in ``onnxpress/pruning/criteria``."""
+    granularity: str = "channel"
+    """``channel`` removes whole channels, heads and neurons; ``weight`` zeroes single weights; ``2:4`` keeps the two
+    best of every four weights in a row of inputs."""
+    amount: float | None = None
+    """Share of the channels or weights to remove, ``30%`` or 0.3."""
+    target: dict[Quantity, float] | None = None
+    """``{macs: 0.7}`` keeps at most 70 % of the baseline's MACs; or of its ``params``, or the ``bytes`` of weights."""
+    allocation: Literal["uniform", "global"] = "global"
+    """``uniform`` takes the same share of every group (or weight tensor), ``global`` what matters least in the whole
+    model."""
+    round_to: int = Field(default=8, ge=1)
+    """Channel counts are kept multiples of this: vector units do not run faster in between."""
+    include: str | None = None
+    """Regular expression: only channels or weights of nodes whose name matches are removed."""
+    exclude: str | None = None
+    """Regular expression: channels and weights of nodes whose name matches stay."""
+
+    @field_validator("method")
+    @classmethod
+    def _known_method(cls, value: str) -> str:
+        if value not in criteria.names():
+            raise ValueError(f"unknown method {value!r}.{did_you_mean(value, criteria.names())}")
+        return value
+
+    @field_validator("granularity")
+    @classmethod
+    def _known_granularity(cls, value: str) -> str:
+        match = _PATTERN.fullmatch(value)
+        if value not in ("channel", "weight") and not (match and int(match[1]) < int(match[2])):
+            raise ValueError(f"{value!r}: is neither channel nor weight nor a pattern like 2:4 (keep 2 of every 4)")
+        return value
+
+    @field_validator("amount", mode="before")
+    @classmethod
+    def _share(cls, value: object) -> object:
+        return None if value is None else units.parse_fraction(value)
+
+    @field_validator("target", mode="before")
+    @classmethod
+    def _one_target(cls, value: object) -> object:
+        if value is None:
+            return None
+        if isinstance(value, str):
+            name, _, share = value.partition("=")
+            value = {name.strip(): share}
+        if not isinstance(value, dict) or len(value) != 1:
+            raise ValueError(f"{value!r}: is no target. Write for example {{macs: 0.7}} (or params, or bytes)")
+        return {name: units.parse_fraction(share) for name, share in value.items()}
+
+    @field_validator("include", "exclude")
+    @classmethod
+    def _regular_expression(cls, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                re.compile(value)
+            except re.error as error:
+                raise ValueError(f"{value!r} is no regular expression ({error})") from error
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        given = [name for name in ("amount", "target") if getattr(self, name) is not None]
+        if self.granularity == "channel":
+            if len(given) != 1:
+                raise ValueError("granularity channel needs exactly one of amount and target (say how much to remove)")
+            return self
+        alone = self.model_fields_set & {"round_to", "target"}
+        if alone:
+            raise ValueError(f"{min(alone)} is for granularity channel only, not for {self.granularity}")
+        if self.granularity == "weight" and not given:
+            raise ValueError("granularity weight needs an amount, for example 50%")
+        if self.pattern and (given or "allocation" in self.model_fields_set):
+            raise ValueError(
+                f"granularity {self.granularity} says itself how much is removed: leave out amount and allocation"
+            )
+        return self
+
+    @property
+    def pattern(self) -> tuple[int, int] | None:
+        """Return (n, m) when n of every m weights are kept, else None."""
+        match = _PATTERN.fullmatch(self.granularity)
+        return (int(match[1]), int(match[2])) if match else None
+
+    def selects(self, name: str) -> bool:
+        """Tell whether include and exclude let a node of this name be pruned."""
+        if self.include is not None and not re.search(self.include, name):
+            return False
+        return self.exclude is None or not re.search(self.exclude, name)

@@ -1,0 +1,111 @@
+"""The prune step: from a model and options to an `Edit`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from onnxpress import graph
+from onnxpress.artifact import Edit, Skip
+from onnxpress.errors import UsageError
+from onnxpress.pruning import allocation, proof, surgery
+from onnxpress.pruning.groups import Analysis, Group, analyze
+from onnxpress.pruning.layout import label
+from onnxpress.pruning.options import PruneOptions
+from onnxpress.pruning.sparsity import sparsify
+from onnxpress_calibration.dataset import Dataset
+
+
+def prune(model: ir.Model, options: PruneOptions, data: Dataset | None = None) -> Edit:
+    """Remove channels, or zero single weights, and prove that what is left computes what it should.
+
+    Args:
+        model: A prepared model (constants lifted, BatchNorm folded where possible); it is not changed.
+        options: What to remove.
+        data: Samples for the proof; noise of the right shapes where there are none.
+
+    Returns:
+        The pruned model. Facts, for every granularity: ``params_before``, ``params_after``; for channels also
+        ``macs_before``, ``macs_after``, ``macs_ratio``, ``groups``, ``groups_skipped``, ``prunable_macs_pct`` (MACs of
+        the nodes that at least one removable channel enters or leaves) and ``proof_error`` (see `proof.prove`); for
+        single weights ``sparsity``, the share of zeros among the weights.
+
+    Raises:
+        UsageError: the target cannot be reached, or include and exclude leave no node.
+
+    """
+    work = model.clone()
+    common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(work)
+    _untie_parameters(work)
+    if not any(options.selects(label(node)) for node in graph.nodes(work)):
+        raise UsageError(
+            f"include {options.include!r}, exclude {options.exclude!r}: no node is left. See `compress inspect`."
+        )
+    before: dict[str, Any] = {"params_before": allocation.parameters(work)}
+    if options.granularity != "channel":
+        changed, skipped, sparsity = sparsify(work, options)
+        facts = {**before, "params_after": allocation.parameters(work), "sparsity": sparsity}
+        return Edit(model=work, changed=tuple(changed), skipped=tuple(skipped), facts=facts)
+
+    common.ShapeInferencePass()(work)
+    analysis = analyze(work)
+    groups, skipped = _selected(analysis, options)
+    choice = allocation.choose(work, groups, options)
+    macs_before, share = graph.total_macs(work), _prunable_share(work, groups)
+    masked = surgery.masked(work, choice)
+    changed = surgery.cut(work, choice)
+    macs_after = graph.total_macs(work)
+    facts = {
+        **before,
+        "params_after": allocation.parameters(work),
+        "macs_before": macs_before,
+        "macs_after": macs_after,
+        "macs_ratio": macs_after / macs_before if macs_before else 1.0,
+        "groups": len(groups),
+        "groups_skipped": len(analysis.groups) - len(groups),
+        "channels_before": sum(group.size for group in groups),
+        "channels_after": sum(int(np.count_nonzero(keep)) for keep in choice.values()),
+        "prunable_macs_pct": 100 * share,
+        "proof_error": proof.prove(work, masked, data),
+    }
+    return Edit(model=work, changed=tuple(changed), skipped=tuple(skipped), facts=facts)
+
+
+def _untie_parameters(model: ir.Model) -> None:
+    """Give every reader of a bias or scale its own copy: equal values must not tie the channels of unrelated layers."""
+    for value in list(model.graph.initializers.values()):
+        sizes = [size for size in graph.shape(value) or () if size != 1]
+        uses = value.uses()
+        if len(sizes) != 1 or len(uses) < 2 or value.const_value is None or value.is_graph_output():
+            continue
+        for node, position in list(uses)[1:]:
+            copy = surgery.new_initializer(model, str(value.name), value.const_value.numpy())
+            node.replace_input_with(position, copy)
+
+
+def _selected(analysis: Analysis, options: PruneOptions) -> tuple[list[Group], list[Skip]]:
+    """Return the groups that may and can become smaller, and why the others do not."""
+    groups, skipped = [], list(analysis.skipped)
+    for group in analysis.prunable:
+        node = group.makers[0].node
+        excluded = [label(each.node) for each in group.makers if not options.selects(label(each.node))]
+        if excluded:
+            skipped.append(
+                Skip(where=group.name, op=node.op_type, reason=f"{excluded[0]} is left out by include or exclude")
+            )
+        elif len(allocation.widths(group, options.round_to)) == 1:
+            reason = f"{group.size} channels of width {group.width}: none can go at round_to {options.round_to}"
+            skipped.append(Skip(where=group.name, op=node.op_type, reason=reason))
+        else:
+            groups.append(group)
+    return groups, skipped
+
+
+def _prunable_share(model: ir.Model, groups: list[Group]) -> float:
+    total = graph.total_macs(model)
+    cut = {member.value for group in groups for member in group.members}
+    counted = sum(graph.macs(node) or 0 for node in model.graph if cut.intersection(node.inputs[:2]))
+    return counted / total if total else 0.0
