@@ -156,6 +156,8 @@ def export(
 @click.option("--amount", help="Share to prune, for example 30%.")
 @click.option("--target", metavar="macs=0.7", help="What is to be left of the multiply-accumulates.")
 @click.option("--round-to", type=int, help="Channel counts are kept at multiples of this.")
+@click.option("--repair", is_flag=True, help="Re-solve the weights behind the cut from calibration data.")
+@click.option("--calibration", metavar="DATA", help="Calibration samples for --repair; no labels needed.")
 @click.option("--include", metavar="REGEX", help="Prune only nodes whose name matches.")
 @click.option("--exclude", metavar="REGEX", help="Leave nodes alone whose name matches.")
 @force_option
@@ -168,21 +170,31 @@ def prune(
     amount: str | None,
     target: str | None,
     round_to: int | None,
+    repair: bool,
+    calibration: str | None,
     include: str | None,
     exclude: str | None,
     force: bool,
     result: Result,
 ) -> None:
     """Remove channels (or zero weights) of MODEL."""
+    from onnxpress.data import dataset
     from onnxpress.pruning import PruneOptions
     from onnxpress.pruning import prune as run
     from onnxpress.validation import options
 
-    values = {"method": method, "granularity": granularity, "amount": amount, "target": key_value(target)}
-    chosen = options(PruneOptions, values | {"round_to": round_to, "include": include, "exclude": exclude})
-    entry = {"step": "prune", "options": chosen.model_dump(mode="json"), "data_sha256": None}
+    values: dict[str, Any] = {"method": method, "granularity": granularity, "amount": amount}
+    values |= {"target": key_value(target)}
+    values |= {"round_to": round_to, "repair": repair or None, "include": include, "exclude": exclude}
+    chosen = options(PruneOptions, values)
+    data = dataset(calibration) if calibration is not None else None
+    entry = {
+        "step": "prune",
+        "options": chosen.model_dump(mode="json"),
+        "data_sha256": None if data is None else data.sha256,
+    }
     made, edit = transform(
-        model, output, entry, lambda prepared: run(prepared, chosen), force=force, progress=result.progress
+        model, output, entry, lambda prepared: run(prepared, chosen, data), force=force, progress=result.progress
     )
     lines = [f"{output}: {size(made)}, was {model.stat().st_size / 1e6:.2f} MB"]
     lines += [f"  {name.replace('_', ' ')}: {value}" for name, value in edit.facts.items()]

@@ -106,7 +106,7 @@ class Recipe(BaseModel):
             if name == BASELINE or not name.replace("-", "").replace("_", "").replace(".", "").isalnum():
                 why = "is always there" if name == BASELINE else "must be letters, digits, '-', '_' and '.'"
                 raise UsageError(f"recipe {self.path}: variant {name!r}: the name {why}. Choose another one.")
-        needs = [name for name, steps in self.variants.items() if any(_needs_calibration(step) for step in steps)]
+        needs = [name for name, steps in self.variants.items() if any(needs_calibration(step) for step in steps)]
         if needs and self.data.calibration is None:
             raise UsageError(f"recipe {self.path}: variant {needs[0]!r} needs data.calibration, which is not given.")
         if self.data.metric is not None and self.data.evaluation is None:
@@ -129,8 +129,11 @@ class Recipe(BaseModel):
         )
 
 
-def _needs_calibration(step: Step) -> bool:
-    return isinstance(step.options, QuantizeOptions) and step.options.mode == "static"
+def needs_calibration(step: Step) -> bool:
+    """Tell whether a step reads the calibration data."""
+    if isinstance(step.options, QuantizeOptions):
+        return step.options.mode == "static"
+    return step.options.repair
 
 
 def _variants(values: object, root: yaml.Node) -> object:

@@ -39,7 +39,8 @@ from onnxpress.errors import ModelError, OutputError, UsageError
 from onnxpress.files import dumps, hash_files, remove_abandoned, write_text
 from onnxpress.gate.policy import Policy
 from onnxpress.progress import Progress
-from onnxpress.recipe import BASELINE, Recipe, Step
+from onnxpress.quantization.options import QuantizeOptions
+from onnxpress.recipe import BASELINE, Recipe, Step, needs_calibration
 from onnxpress.report.report import Report
 from onnxpress_calibration.dataset import Dataset
 
@@ -122,7 +123,7 @@ def _export(recipe: Recipe, store: Path, progress: Progress) -> Done:
 def _apply(
     step: Step, given: Artifact, calibration: Dataset | None, store: Path, progress: Progress, *, variant: str
 ) -> Done:
-    uses_data = uses_calibration(step)
+    uses_data = needs_calibration(step)
     if uses_data and calibration is None:
         raise UsageError(
             f"variant {variant!r}, step {step.name}: needs data.calibration, which the recipe does not give."
@@ -143,13 +144,6 @@ def _apply(
     return _stored(store, entry, work, progress, text=f"{variant}: {step.name}")
 
 
-def uses_calibration(step: Step) -> bool:
-    """Tell whether a step reads the calibration data."""
-    if step.name == "quantize":
-        return bool(step.options.mode == "static")  # type: ignore[union-attr]
-    return False
-
-
 def apply(step: Step, path: Path, calibration: Dataset | None) -> Edit:
     """Run one step on a model file and return its edit."""
     model = artifact.load(path)
@@ -158,7 +152,6 @@ def apply(step: Step, path: Path, calibration: Dataset | None) -> Edit:
 
         assert isinstance(step.options, PruneOptions)  # noqa: S101 - Recipe built it from STEPS
         return prune(model, step.options, calibration)
-    from onnxpress.quantization import QuantizeOptions
     from onnxpress.quantization.quantize import quantize
 
     assert isinstance(step.options, QuantizeOptions)  # noqa: S101

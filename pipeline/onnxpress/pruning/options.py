@@ -34,6 +34,8 @@ class PruneOptions(BaseModel):
     model."""
     round_to: int = Field(default=8, ge=1)
     """Channel counts are kept multiples of this: vector units do not run faster in between."""
+    repair: bool = False
+    """Re-solve the weights behind the cut by least squares, from calibration data without labels."""
     include: str | None = None
     """Regular expression: only channels or weights of nodes whose name matches are removed."""
     exclude: str | None = None
@@ -88,7 +90,7 @@ class PruneOptions(BaseModel):
             if len(given) != 1:
                 raise ValueError("granularity channel needs exactly one of amount and target (say how much to remove)")
             return self
-        alone = self.model_fields_set & {"round_to", "target"}
+        alone = self.model_fields_set & {"repair", "round_to", "target"}
         if alone:
             raise ValueError(f"{min(alone)} is for granularity channel only, not for {self.granularity}")
         if self.granularity == "weight" and not given:

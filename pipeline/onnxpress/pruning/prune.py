@@ -15,6 +15,7 @@ from onnxpress.pruning import allocation, proof, surgery
 from onnxpress.pruning.groups import Analysis, Group, analyze
 from onnxpress.pruning.layout import label
 from onnxpress.pruning.options import PruneOptions
+from onnxpress.pruning.repair import repair
 from onnxpress.pruning.sparsity import sparsify
 from onnxpress_calibration.dataset import Dataset
 
@@ -25,18 +26,21 @@ def prune(model: ir.Model, options: PruneOptions, data: Dataset | None = None) -
     Args:
         model: A prepared model (constants lifted, BatchNorm folded where possible); it is not changed.
         options: What to remove.
-        data: Samples for the proof; noise of the right shapes where there are none.
+        data: Samples for the proof (noise of the right shapes where there are none) and for the repair.
 
     Returns:
         The pruned model. Facts, for every granularity: ``params_before``, ``params_after``; for channels also
         ``macs_before``, ``macs_after``, ``macs_ratio``, ``groups``, ``groups_skipped``, ``prunable_macs_pct`` (MACs of
-        the nodes that at least one removable channel enters or leaves) and ``proof_error`` (see `proof.prove`); for
+        the nodes that at least one removable channel enters or leaves), ``proof_error`` (see `proof.prove`; of the cut,
+        before any repair) and ``layers_repaired``; for
         single weights ``sparsity``, the share of zeros among the weights.
 
     Raises:
-        UsageError: the target cannot be reached, or include and exclude leave no node.
+        UsageError: the target cannot be reached, include and exclude leave no node, or repair has no data.
 
     """
+    if options.repair and data is None:
+        raise UsageError("prune: repair needs calibration data. Give --calibration DATA, or data.calibration.")
     work = model.clone()
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(work)
     _untie_parameters(work)
@@ -56,8 +60,11 @@ def prune(model: ir.Model, options: PruneOptions, data: Dataset | None = None) -
     choice = allocation.choose(work, groups, options)
     macs_before, share = graph.total_macs(work), _prunable_share(work, groups)
     masked = surgery.masked(work, choice)
+    reference, outputs = work.clone(), {value.name or "": value for node in work.graph for value in node.outputs}
     changed = surgery.cut(work, choice)
     macs_after = graph.total_macs(work)
+    proof_error = proof.prove(work, masked, data)
+    repaired = repair(work, reference, surgery.Kept(choice), outputs, data) if options.repair and data else []
     facts = {
         **before,
         "params_after": allocation.parameters(work),
@@ -69,7 +76,8 @@ def prune(model: ir.Model, options: PruneOptions, data: Dataset | None = None) -
         "channels_before": sum(group.size for group in groups),
         "channels_after": sum(int(np.count_nonzero(keep)) for keep in choice.values()),
         "prunable_macs_pct": 100 * share,
-        "proof_error": proof.prove(work, masked, data),
+        "proof_error": proof_error,
+        "layers_repaired": len(repaired),
     }
     return Edit(model=work, changed=tuple(changed), skipped=tuple(skipped), facts=facts)
 
