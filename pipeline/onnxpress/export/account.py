@@ -43,8 +43,8 @@ def account(
             axis, argument = int(found["axis"]), dict(zip(parameters, arguments, strict=True)).get(found["input"])
             word = "" if argument is None else f" {argument.shape[axis]!r}"
             return (
-                f"the model fixes the dynamic axis{word} (axis {axis} of {found['input']!r}) at {found['size']}{at}: it "
-                "uses that size as a number. Change the code, or write the number instead of the word in --input."
+                f"the model fixes the dynamic axis{word} (axis {axis} of {found['input']!r}) at {found['size']}{at}: "
+                "it uses that size as a number. Change the code, or write the number in place of the word in --input."
             )
     found = NO_COUNTERPART.search(text)
     if found is not None:
@@ -55,8 +55,8 @@ def account(
     reason = first_line(causes[-1])
     if "data-dependent" in text:
         return (
-            f"the code decides by the values of a tensor{at} ({reason.partition(' (unhinted')[0]}). A graph has no such branch: use torch.where "
-            "or torch.cond."
+            f"the code decides by the values of a tensor{at} ({reason.partition(' (unhinted')[0]}). A graph cannot: "
+            "use torch.where or torch.cond."
         )
     return f"{reason}{at}"
 

@@ -17,15 +17,15 @@ _log = logging.getLogger(__name__)
 def quiet() -> Iterator[None]:
     """Capture standard output, standard error, warnings, and log handlers that write to standard error."""
     buffer, stderr = io.StringIO(), sys.stderr
-    try:
-        with warnings.catch_warnings(), redirect_stdout(buffer), redirect_stderr(buffer):
-            warnings.simplefilter("always")
-            _retarget(stderr, buffer)
+    with warnings.catch_warnings(record=True) as caught, redirect_stdout(buffer), redirect_stderr(buffer):
+        warnings.simplefilter("always")
+        _retarget(stderr, buffer)
+        try:
             yield
-    finally:
-        _retarget(buffer, stderr)
-        for line in buffer.getvalue().splitlines():
-            _log.info("%s", line)
+        finally:
+            _retarget(buffer, stderr)
+            for line in (*buffer.getvalue().splitlines(), *(str(warning.message) for warning in caught)):
+                _log.info("%s", line)
 
 
 def _retarget(old: TextIO, new: TextIO) -> None:

@@ -196,11 +196,14 @@ def _stacks(network: Network, tensors: Mapping[str, Any], dynamic: Mapping[str, 
 
     program = network.program
     if program is None:
-        with quiet():
-            program = torch.export.export(
-                network.module,
-                () if network.by_name else tuple(tensors.values()),
-                dict(tensors) if network.by_name else None,
-                dynamic_shapes=dict(dynamic) if network.by_name else tuple(dynamic.values()),
-            )
+        try:
+            with quiet():
+                program = torch.export.export(
+                    network.module,
+                    () if network.by_name else tuple(tensors.values()),
+                    dict(tensors) if network.by_name else None,
+                    dynamic_shapes=dict(dynamic) if network.by_name else tuple(dynamic.values()),
+                )
+        except Exception:  # the account of the first failure is what counts
+            return []
     return [node.meta.get("stack_trace") or "" for node in program.graph.nodes if str(node.target).startswith(operator)]
