@@ -111,9 +111,13 @@ def load(path: Path) -> ir.Model:
         )
     try:
         model = ir.from_proto(proto)
-    except (ValueError, TypeError, KeyError, NotImplementedError, AttributeError) as error:
+    except (ir.serde.SerdeError, ValueError, TypeError, KeyError, NotImplementedError, AttributeError) as error:
+        cause: BaseException = error
+        while isinstance(cause, ir.serde.SerdeError) and cause.__cause__ is not None:
+            cause = cause.__cause__  # it only names the function that failed
+        reason = " ".join(str(cause).split())
         raise ModelError(
-            f"model {path}: malformed graph ({error}). Run onnx.checker on it and export it again."
+            f"model {path}: malformed or unsupported graph ({reason}). Run onnx.checker on it and export it again."
         ) from error
     ir.external_data.set_base_dir(model.graph, path.parent)
     external_files(model, path.parent)

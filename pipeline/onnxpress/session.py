@@ -69,7 +69,7 @@ def open_session(model: Path | ir.Model, options: SessionOptions | None = None) 
             "See `compress doctor`."
         )
     settings = ort.SessionOptions()
-    settings.log_severity_level = 3
+    settings.log_severity_level = 4  # errors are raised; printed as well, they would come before our one line
     settings.intra_op_num_threads = options.threads or host.usable_threads()
     settings.inter_op_num_threads = 1
     settings.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL

@@ -39,3 +39,18 @@ def with_weights(proto: onnx.ModelProto, model: ir.Model) -> ir.Model:
             result.graph.inputs.remove(value)
     result.metadata_props.update(model.metadata_props)
     return result
+
+
+def check(model: ir.Model) -> None:
+    """Run onnx's checker on a model without its weights.
+
+    It insists that inputs and outputs have a rank; runtimes do not, and nor do we.
+
+    Raises:
+        onnx.checker.ValidationError: the model is not valid.
+    """
+    proto = without_weights(model)
+    for value in (*proto.graph.input, *proto.graph.output):
+        if value.type.HasField("tensor_type"):
+            value.type.tensor_type.shape.SetInParent()
+    onnx.checker.check_model(proto)

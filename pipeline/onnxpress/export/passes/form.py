@@ -7,7 +7,7 @@ import onnx_ir as ir
 from onnx_ir.passes import PreconditionError, common
 
 from onnxpress.errors import ModelError
-from onnxpress.export.protos import without_weights
+from onnxpress.export.protos import check
 
 IR_VERSION = 8
 """What every runtime of the last years reads; before 4, weights had to be inputs."""
@@ -28,7 +28,7 @@ def normal_form(model: ir.Model) -> ir.Model:
                 graph.opset_imports.setdefault("", graph.opset_imports.pop("ai.onnx"))
         common.InlinePass()(copy)
         copy.ir_version = max(copy.ir_version, IR_VERSION)
-        onnx.checker.check_model(without_weights(copy))
+        check(copy)
     except (PreconditionError, ValueError, onnx.checker.ValidationError) as error:
         reason = " ".join(str(error).split())
         raise ModelError(f"model: not valid ONNX, or not supported: {reason} Export it again.") from error

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from onnxpress import graph
 from onnxpress.errors import ModelError, UsageError
-from onnxpress.export.protos import with_weights, without_weights
+from onnxpress.export.protos import check, with_weights, without_weights
 
 MINIMUM = 13
 """The first operator set in which QuantizeLinear and DequantizeLinear have a scale per channel."""
@@ -44,8 +44,8 @@ def convert(model: ir.Model, opset: int) -> ir.Model:
         ModelError: an operator cannot be converted; the message names it.
     """
     try:
-        proto = onnx.version_converter.convert_version(without_weights(model), opset)
-        onnx.checker.check_model(proto)
+        converted = with_weights(onnx.version_converter.convert_version(without_weights(model), opset), model)
+        check(converted)
     except (RuntimeError, onnx.checker.ValidationError) as error:
         reason = " ".join(str(error).split())
         found = re.search(r"No Adapter .*? for (\w+)|No Op registered for (\w+)|op_type: ?(\w+)", reason)
@@ -54,7 +54,7 @@ def convert(model: ir.Model, opset: int) -> ir.Model:
             f"model: {operator} cannot be converted from opset {graph.opset(model)} to {opset} ({reason}). "
             "Export the model again with the opset that you need."
         ) from error
-    return with_weights(proto, model)
+    return converted
 
 
 def raise_ir_version(model: ir.Model) -> None:

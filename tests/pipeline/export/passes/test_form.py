@@ -83,3 +83,9 @@ def test_a_graph_that_the_checker_refuses(build: Build) -> None:
     model = build("g (float[N] x) => (float[N] y) { y = NoSuchOperator(x) }")
     with pytest.raises(ModelError, match=r"not valid ONNX.*NoSuchOperator"):
         prepare(model)
+
+
+def test_an_output_of_unknown_rank_is_fine(build: Build) -> None:
+    model = build("g (float[N] x) => (float[N] y) { y = Neg(x) }")
+    model.graph.outputs[0].shape = None
+    assert list(prepare(model).model.graph.outputs[0].shape) == ["N"]
