@@ -89,12 +89,12 @@ def bench(
         "threads": threads,
         "spin": options.spin,
     }
-    return evaluate(
+    return conclude(
         variants, artifacts, fed, baseline=baseline, options=options, runtime=runtime, load_average=load_average
     )
 
 
-def evaluate(
+def conclude(
     variants: dict[str, Variant],
     artifacts: Mapping[str, Artifact],
     fed: Inputs,
