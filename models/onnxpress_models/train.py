@@ -1,8 +1,8 @@
 """Train a reference model again: ``python -m onnxpress_models.train NAME [--seed 0] [-o FILE]``.
 
-Adam with a one-cycle learning rate (Smith and Topin 2017, arXiv:1708.07120), cross entropy on mini-batches, and a little
-L2 regularization, which leaves filters that pruning can take (Mehta et al. 2019, arXiv:1811.12495). Each model says how
-many epochs and how fast. One thread and one seed: twice on one machine gives the same weights, bit by bit.
+Adam with a one-cycle learning rate (Smith and Topin 2017, arXiv:1708.07120), cross entropy on mini-batches, and a
+little L2 regularization, which leaves filters that pruning can take (Mehta et al. 2019, arXiv:1811.12495). Each model
+says how many epochs and how fast. One thread and one seed: twice on one machine gives the same weights, bit by bit.
 """
 
 from __future__ import annotations
