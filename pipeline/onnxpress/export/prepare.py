@@ -42,8 +42,8 @@ def prepare(model: ir.Model, *, opset: int | None = None) -> Edit:
         UsageError: the opset asked for does not exist or is older than 13.
         ModelError: the model is not valid, or uses what is not supported; the message names it.
     """
-    goal = opsets.target(model, opset)
     prepared = normal_form(model)
+    goal = opsets.target(prepared, opset)
     facts = {"nodes_before": _count(prepared), "opset_before": graph.opset(prepared)}
     changed = [name for change in FIRST for name in change(prepared)]
     stated = shapes.known(prepared)

@@ -9,6 +9,8 @@ from onnx_ir.passes import PreconditionError, common
 from onnxpress.errors import ModelError
 from onnxpress.export.protos import check
 
+OPSET = 17
+"""For models with an older one, or with none because they use other domains only: every recent runtime knows it."""
 IR_VERSION = 8
 """What every runtime of the last years reads; before 4, weights had to be inputs."""
 
@@ -26,6 +28,7 @@ def normal_form(model: ir.Model) -> ir.Model:
         for graph in copy.graphs():
             if "ai.onnx" in graph.opset_imports:
                 graph.opset_imports.setdefault("", graph.opset_imports.pop("ai.onnx"))
+        copy.opset_imports.setdefault("", OPSET)
         common.InlinePass()(copy)
         copy.ir_version = max(copy.ir_version, IR_VERSION)
         check(copy)

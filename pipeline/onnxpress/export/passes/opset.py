@@ -9,12 +9,15 @@ import onnx_ir as ir
 
 from onnxpress import graph
 from onnxpress.errors import ModelError, UsageError
+from onnxpress.export.passes.form import OPSET
 from onnxpress.export.protos import check, with_weights, without_weights
 
 MINIMUM = 13
 """The first operator set in which QuantizeLinear and DequantizeLinear have a scale per channel."""
-DEFAULT = 17
-"""What older models are converted to: every runtime of the last years knows it."""
+BATCHED_SCAN = 9
+"""The first operator set whose Scan has no batch axis; onnx's converter takes it off the model's inputs, too."""
+FREE_RESIZE = 11
+"""The first operator set in which Resize has a choice of coordinates, with another default than the one before."""
 IR_VERSIONS = {13: 8, 19: 9, 21: 10, 23: 11, 24: 12, 25: 13, 28: 14}
 """From which operator set on which IR version is needed (github.com/onnx/onnx, docs/Versioning.md)."""
 
@@ -28,7 +31,7 @@ def target(model: ir.Model, opset: int | None) -> int:
     newest = onnx.defs.onnx_opset_version()
     if opset is None:
         present = graph.opset(model)
-        return present if present >= MINIMUM else DEFAULT
+        return present if present >= MINIMUM else OPSET
     if not MINIMUM <= opset <= newest:
         raise UsageError(
             f"opset {opset}: choose one from {MINIMUM} (the first with a scale per channel) to {newest} "
@@ -43,6 +46,12 @@ def convert(model: ir.Model, opset: int) -> ir.Model:
     Raises:
         ModelError: an operator cannot be converted; the message names it.
     """
+    present = graph.opset(model)
+    if present < BATCHED_SCAN and any(node.op_type == "Scan" for node in model.graph.all_nodes()):
+        raise ModelError(
+            f"model: operator Scan cannot be converted from opset {present}, where it had a batch axis. Export the "
+            f"model again with opset {BATCHED_SCAN} or newer."
+        )
     try:
         converted = with_weights(onnx.version_converter.convert_version(without_weights(model), opset), model)
         check(converted)
@@ -51,10 +60,23 @@ def convert(model: ir.Model, opset: int) -> ir.Model:
         found = re.search(r"No Adapter .*? for (\w+)|No Op registered for (\w+)|op_type: ?(\w+)", reason)
         operator = f"operator {next(filter(None, found.groups()))}" if found else "an operator"
         raise ModelError(
-            f"model: {operator} cannot be converted from opset {graph.opset(model)} to {opset} ({reason}). "
+            f"model: {operator} cannot be converted from opset {present} to {opset} ({reason}). "
             "Export the model again with the opset that you need."
         ) from error
+    if present < FREE_RESIZE:
+        _keep_pixels(converted)
     return converted
+
+
+def _keep_pixels(model: ir.Model) -> None:
+    """Let Resize read the pixels that it and Upsample read before their attributes existed; the converter forgets."""
+    for node in model.graph.all_nodes():
+        if node.op_type == "Resize":
+            node.attributes["coordinate_transformation_mode"] = ir.AttrString(
+                "coordinate_transformation_mode", "asymmetric"
+            )
+            if node.attributes.get_string("mode", "nearest") == "nearest":
+                node.attributes["nearest_mode"] = ir.AttrString("nearest_mode", "floor")
 
 
 def raise_ir_version(model: ir.Model) -> None:

@@ -97,6 +97,44 @@ def test_an_operator_that_cannot_be_converted_is_named(build: Build) -> None:
         prepare(model)
 
 
+@pytest.mark.parametrize(("op", "opset"), [("Upsample", 9), ("Resize", 10)])
+@pytest.mark.parametrize("mode", ["linear", "nearest"])
+@pytest.mark.parametrize("scale", [2.0, 2.5])
+def test_old_images_keep_their_pixels(
+    build: Build, run: Run, rng: np.random.Generator, op: str, opset: int, mode: str, scale: float
+) -> None:
+    model = build(
+        f'g (float[1,2,4,6] x) => (float[A,B,C,D] y) {{ y = {op}<mode="{mode}">(x, s) }}',
+        {"s": np.array([1, 1, scale, scale], np.float32)},
+        opset=opset,
+    )
+    feeds = {"x": rng.normal(size=(1, 2, 4, 6)).astype(np.float32)}
+    np.testing.assert_allclose(run(prepare(model).model, feeds)[0], run(model, feeds)[0], rtol=1e-6)
+
+
+def test_a_scan_over_batches_is_refused(build: Build) -> None:
+    model = build(
+        """g (float[1,2] initial, float[1,3,2] x) => (float[1,2] y, float[1,3,2] z) {
+            y, z = Scan <num_scan_inputs = 1, body = body (float[2] s, float[2] n) => (float[2] a, float[2] b) {
+                a = Add(s, n)
+                b = Identity(a)
+            }> ("", initial, x)
+        }""",
+        opset=8,
+        ir_version=3,
+    )
+    with pytest.raises(ModelError, match="operator Scan cannot be converted from opset 8"):
+        prepare(model)
+
+
+def test_a_model_of_other_domains_only(build: Build, ops: Ops) -> None:
+    model = build(
+        """<ir_version: 8, opset_import: ["ai.onnx.ml": 3]>
+        g (float[N,2] x) => (float[N,2] y) { y = ai.onnx.ml.Normalizer<norm="L2">(x) }"""
+    )
+    assert ops(prepare(model).model) == {"Normalizer": 1}
+
+
 def test_conversion_errors_name_the_operator(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(proto: onnx.ModelProto, opset: int) -> None:  # noqa: ARG001
         raise RuntimeError(
