@@ -15,6 +15,9 @@ NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml") if not path.stem.star
 
 @pytest.mark.slow
 @pytest.mark.real
+@pytest.mark.filterwarnings(
+    "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # the loaders'
 @pytest.mark.parametrize("name", NAMES)
 def test_recipe(name: str, real: Path, tmp_path: Path) -> None:
     recipe = Recipe.load(FOLDER / f"{name}.yaml")
