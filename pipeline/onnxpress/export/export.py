@@ -58,6 +58,8 @@ def export(source: str, options: ExportOptions | None = None) -> Exported:
         return _onnx(source, options)
     if source.endswith(".pt2") or source.startswith("zoo:") or ":" in source:
         return _pytorch(source, options)
+    if source.endswith((".pt", ".pth", ".safetensors")):
+        raise UsageError(f"source {source}: holds weights only. Give the code of the model, and --weights {source}.")
     raise UsageError(
         f"source {source}: is none of zoo:NAME, module:factory, file.py:factory, program.pt2 and model.onnx."
     )

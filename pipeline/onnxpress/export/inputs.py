@@ -127,8 +127,9 @@ def random_arrays(arguments: Sequence[InputArgument], sizes: Mapping[str, int], 
         shape = [axis if isinstance(axis, int) else sizes[axis] for axis in argument.shape]
         dtype = np.dtype(argument.dtype)
         if dtype.kind == "f":
-            arrays[argument.name] = rng.standard_normal(shape).astype(dtype)
+            drawn: Array = rng.standard_normal(shape)
         else:
             high = 2 if dtype.kind == "b" else argument.high
-            arrays[argument.name] = rng.integers(argument.low, high, shape).astype(dtype)
+            drawn = rng.integers(argument.low, high, shape)
+        arrays[argument.name] = np.asarray(drawn, dtype)  # a scalar, too, is to be an array
     return arrays

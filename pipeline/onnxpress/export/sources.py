@@ -84,7 +84,7 @@ def factory_model(source: str, inputs: Sequence[str], weights: str | None) -> Ne
         raise ModelError(f"source {source}: the factory fails{at}: {first_line(error)}.") from error
     if not isinstance(module, torch.nn.Module):
         raise UsageError(f"source {source}: returns {type(module).__name__}, not a torch.nn.Module. Return the model.")
-    module = module.eval()
+    module = module.cpu().eval()
     if weights is not None:
         load_weights(module, Path(weights))
     examples = getattr(factory, "example_inputs", getattr(module, "example_inputs", None))

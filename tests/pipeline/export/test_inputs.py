@@ -77,6 +77,7 @@ def test_random_arrays_are_in_range_and_the_same_each_time() -> None:
         "u": ("uint8", (1000,)),
         "s": ("int64", ()),
     }
+    assert all(isinstance(array, np.ndarray) for array in arrays.values())
     assert set(arrays["ids"]) == {5, 6, 7, 8}
     assert set(arrays["u"]) == {0, 1}
     assert set(arrays["b"]) == {True, False}

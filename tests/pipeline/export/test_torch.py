@@ -143,6 +143,14 @@ def test_inputs_from_examples() -> None:
     assert shapes(exported.model.graph.inputs) == {"ids": ["batch", 3], "mask": ["batch", 3]}
 
 
+def test_a_scalar_input(nets: Path) -> None:
+    (nets / "scaled.py").write_text(
+        "import torch\nclass Net(torch.nn.Module):\n    def forward(self, x, factor): return x * factor\n"
+    )
+    exported = export("scaled.py:Net", options("x:float32:batchx3", "factor:float32:"))
+    assert shapes(exported.model.graph.inputs) == {"x": ["batch", 3], "factor": []}
+
+
 @pytest.mark.usefixtures("nets")
 def test_names_that_forward_does_not_have() -> None:
     exported = export("nets:Small", options("pixels:float32:Nx1x8x8"))
@@ -201,6 +209,7 @@ def test_a_difference_stops_the_export(monkeypatch: pytest.MonkeyPatch) -> None:
         ("nothing:Small", "no module named 'nothing'"),
         ("zoo:digits_cn", "no such reference model. Did you mean 'digits_cnn'?"),
         ("missing.pt2", "no such file"),
+        ("weights.pt", "holds weights only. Give the code of the model, and --weights weights.pt"),
         ("nets", "is none of zoo:NAME, module:factory, file.py:factory, program.pt2 and model.onnx"),
     ],
 )

@@ -12,6 +12,7 @@ from onnxpress import graph
 from onnxpress.export.passes.rewiring import NONDETERMINISTIC, remove
 from onnxpress.export.protos import INLINE_BYTES
 
+KEPT = NONDETERMINISTIC | {"DequantizeLinear", "QuantizeLinear"}
 FINGERPRINT_ELEMENTS = 1024
 PLAIN = (
     ir.AttributeType.FLOAT,
@@ -26,8 +27,9 @@ PLAIN = (
 def merge_nodes(model: ir.Model) -> list[str]:
     """Let nodes that compute the same thing from the same inputs be one (common subexpressions).
 
-    A node in a body of If, Loop or Scan may give way to one in a graph around it, never the other way round. Nodes with
-    bodies, random ones and those of other domains are left alone, and so are nodes whose result is returned.
+    A node in a body of If, Loop or Scan may give way to one in a graph around it, never the other way round. Left
+    alone are nodes with bodies, random ones, those of other domains, those whose result is returned, and QuantizeLinear
+    and DequantizeLinear: runtimes look for one of them at each end of an edge.
     """
     return _merge(model.graph, ChainMap())
 
@@ -38,7 +40,7 @@ def _merge(body: ir.Graph, seen: ChainMap[Hashable, ir.Node]) -> list[str]:
         subgraphs = graph.subgraphs(node)
         for inner in subgraphs:
             changed += _merge(inner, seen.new_child())
-        if subgraphs or node.domain not in graph.ONNX_DOMAINS or node.op_type in NONDETERMINISTIC:
+        if subgraphs or node.domain not in graph.ONNX_DOMAINS or node.op_type in KEPT:
             continue
         twin = seen.setdefault(_key(node), node)
         if twin is node or any(output.is_graph_output() for output in node.outputs):

@@ -51,6 +51,20 @@ def test_operators_of_other_domains_are_left_alone(build: Build, ops: Ops) -> No
     assert ops(prepare(model).model) == {"Gelu": 2, "Mul": 1}
 
 
+def test_each_edge_keeps_its_own_quantization(build: Build, ops: Ops) -> None:
+    model = build(
+        """g (float[N,2] x) => (float[N,2] y) {
+            q = QuantizeLinear(x, s, z)
+            a = DequantizeLinear(q, s, z)
+            b = DequantizeLinear(q, s, z)
+            c = Relu(a)
+            y = Mul(b, c)
+        }""",
+        {"s": np.array(0.1, np.float32), "z": np.array(3, np.uint8)},
+    )
+    assert ops(prepare(model).model) == {"QuantizeLinear": 1, "DequantizeLinear": 2, "Relu": 1, "Mul": 1}
+
+
 def test_returned_results_stay(build: Build, ops: Ops) -> None:
     model = build("g (float[N] x) => (float[N] a, float[N] b) { a = Neg(x)  b = Neg(x) }")
     after = prepare(model).model
