@@ -147,6 +147,8 @@ def _elements(value: ir.Value) -> int:
 def _steps(group: Group, scores: Array, scale: Scale, round_to: int) -> list[Step]:
     ascending = np.sort(scores)
     down = widths(group, round_to)[::-1]
+    if len(down) == 1:
+        return []
     saved = (1 - scale.ratio({group: down[-1]})) / (group.size - down[-1])  # per channel, all others whole
     steps = []
     for before, after in itertools.pairwise(down):

@@ -93,8 +93,16 @@ class Layout:
         return () if value is None else self._blocks.get(value, ())
 
     def put(self, value: ir.Value, blocks: Iterable[Block]) -> None:
-        """Set the blocks of a value."""
-        self._blocks[value] = tuple(blocks)
+        """Set the blocks of a value; where its sizes are not theirs, the channels stay behind and cannot be removed."""
+        sizes, fitting = graph.shape(value) or (), []
+        for block in blocks:
+            if all(axis < len(sizes) for axis in block.axes) and block.numbers.shape == tuple(
+                sizes[axis] for axis in block.axes
+            ):
+                fitting.append(block)
+            else:
+                self.channels.fix(block.numbers, source(value))
+        self._blocks[value] = tuple(fitting)
 
     def tracked(self) -> dict[ir.Value, tuple[Block, ...]]:
         """Return every value that has blocks, in the order in which they were met."""

@@ -32,8 +32,7 @@ def prune(model: ir.Model, options: PruneOptions, data: Dataset | None = None) -
         The pruned model. Facts, for every granularity: ``params_before``, ``params_after``; for channels also
         ``macs_before``, ``macs_after``, ``macs_ratio``, ``groups``, ``groups_skipped``, ``prunable_macs_pct`` (MACs of
         the nodes that at least one removable channel enters or leaves), ``proof_error`` (see `proof.prove`; of the cut,
-        before any repair) and ``layers_repaired``; for
-        single weights ``sparsity``, the share of zeros among the weights.
+        before any repair) and ``layers_repaired``; for single weights ``sparsity``, the share of zeros among them.
 
     Raises:
         UsageError: the target cannot be reached, include and exclude leave no node, or repair has no data.

@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from onnxpress import graph
+from onnxpress.errors import UsageError
+from onnxpress.pruning import PruneOptions, allocation, surgery
+from onnxpress.pruning.groups import Group, analyze
+
+Build = Callable[..., ir.Model]
+NET = """
+net (float[N,3,8,8] x, float[16,3,1,1] aw, float[32,16,1,1] bw, float[64,32,1,1] cw, float[10,64,1,1] dw)
+  => (float[N,10,8,8] y) {
+  a = Conv (x, aw)
+  b = Conv (a, bw)
+  c = Conv (b, cw)
+  y = Conv (c, dw)
+}
+"""
+HEADS = """
+net (float[N,S,8] x, float[8,48] vw, float[48,8] ow) => (float[N,S,8] y) {
+  v = MatMul (x, vw)
+  shape = Constant <value = int64[4] {0, 0, 6, 8}> ()
+  r = Reshape (v, shape)
+  m = ReduceMean <axes = [3], keepdims = 1> (r)
+  c = Sub (r, m)
+  flat = Constant <value = int64[3] {0, 0, 48}> ()
+  f = Reshape (c, flat)
+  y = MatMul (f, ow)
+}
+"""
+
+
+def counts(model: ir.Model, **options: object) -> dict[str, int]:
+    groups = analyze(model).prunable
+    choice = allocation.choose(model, groups, PruneOptions(**options))  # type: ignore[arg-type]
+    return {group.name: int(keep.sum()) for group, keep in choice.items()}
+
+
+def test_uniform_rounds_each_group_to_its_nearest_width(build: Build) -> None:
+    model = build(NET)
+    # 30 % of 16, 32 and 64 leaves 11.2, 22.4 and 44.8; the nearest multiples of 8 are 8, 24 and 48.
+    assert counts(model, amount=0.3, allocation="uniform") == {"a": 8, "b": 24, "c": 48}
+    assert counts(model, amount=0.3, allocation="uniform", round_to=1) == {"a": 11, "b": 22, "c": 45}
+    assert counts(model, amount=0.3, allocation="uniform", round_to=16) == {"a": 16, "b": 16, "c": 48}
+
+
+@pytest.mark.parametrize("how", ["uniform", "global"])
+def test_everything_leaves_one_width_of_each_group(build: Build, how: str) -> None:
+    model = build(NET)
+    assert counts(model, amount=1.0, allocation=how) == {"a": 8, "b": 8, "c": 8}
+    assert counts(model, amount=1.0, allocation=how, round_to=1) == {"a": 1, "b": 1, "c": 1}
+    assert counts(model, amount=0.0, allocation=how) == {"a": 16, "b": 32, "c": 64}
+
+
+def test_global_amount_is_the_share_of_all_channels(build: Build) -> None:
+    kept = counts(build(NET), amount=0.5, round_to=1)
+    assert sum(kept.values()) == 56
+
+
+def test_least_important_channels_go_first(build: Build) -> None:
+    model = build(NET)
+    weight = model.graph.initializers["aw"]
+    array = np.ones((16, 3, 1, 1), np.float32)
+    array[[1, 5, 11]] = 0.01
+    weight.const_value = ir.tensor(array, name="aw")
+    model.graph.initializers["bw"].const_value = ir.tensor(np.ones((32, 16, 1, 1), np.float32), name="bw")
+    groups = analyze(model).prunable
+    choice = allocation.choose(model, groups, PruneOptions(amount=3 / 16, allocation="uniform", round_to=1))
+    keep = next(keep for group, keep in choice.items() if group.name == "a")
+    assert np.flatnonzero(~keep).tolist() == [1, 5, 11]
+
+
+def test_a_channel_that_is_hardly_read_is_as_unimportant_as_one_hardly_made(build: Build) -> None:
+    model = build(NET)
+    ones = {"aw": np.ones((16, 3, 1, 1)), "bw": np.ones((32, 16, 1, 1))}
+    ones["bw"][:, 4] = 0.01
+    for name, array in ones.items():
+        model.graph.initializers[name].const_value = ir.tensor(array.astype(np.float32), name=name)
+    group = analyze(model).prunable[0]
+    scores = allocation.importance(group, "l1")
+    assert scores.mean() == pytest.approx(1)
+    assert int(np.argmin(scores)) == 4
+
+
+def test_scores_do_not_depend_on_a_layers_scale(build: Build) -> None:
+    model = build(NET)
+    group = analyze(model).prunable[1]
+    before = allocation.importance(group, "l2")
+    weight = model.graph.initializers["bw"]
+    weight.const_value = ir.tensor(weight.const_value.numpy() * np.float32(1024), name="bw")
+    assert np.allclose(before, allocation.importance(group, "l2"))
+
+
+@pytest.mark.parametrize("how", ["uniform", "global"])
+@pytest.mark.parametrize("quantity", ["macs", "params", "bytes"])
+@pytest.mark.parametrize("share", [0.9, 0.7, 0.5, 0.3])
+def test_target_is_met_and_no_single_step_can_be_given_back(
+    build: Build, how: str, quantity: str, share: float
+) -> None:
+    model = build(NET)
+    groups = analyze(model).prunable
+    choice = allocation.choose(model, groups, PruneOptions(target={quantity: share}, allocation=how))
+    kept = {group: int(keep.sum()) for group, keep in choice.items()}
+    scale = allocation.Scale(model, groups, quantity)  # type: ignore[arg-type]
+    assert share - 0.1 < scale.ratio(kept) <= share
+    for group, count in kept.items():
+        if count < group.size:
+            assert scale.ratio({**kept, group: count + 8}) > share
+
+
+def test_scale_foretells_what_the_cut_gives(build: Build) -> None:
+    model = build(NET)
+    groups = analyze(model).prunable
+    full = graph.total_macs(model), allocation.parameters(model), allocation.weight_bytes(model)
+    choice = {group: np.arange(group.size) % 3 > 0 for group in groups}
+    kept = {group: int(keep.sum()) for group, keep in choice.items()}
+    foretold = [allocation.Scale(model, groups, quantity).ratio(kept) for quantity in ("macs", "params", "bytes")]
+    assert graph.total_macs(model) == full[0], "measuring changed the model"
+    surgery.cut(model, choice)
+    found = graph.total_macs(model), allocation.parameters(model), allocation.weight_bytes(model)
+    assert foretold == [after / before for after, before in zip(found, full, strict=True)]
+
+
+def test_target_out_of_reach_says_how_far_it_goes(build: Build) -> None:
+    model = build(NET)
+    groups = analyze(model).prunable
+    least = allocation.Scale(model, groups, "macs").ratio(dict.fromkeys(groups, 8))
+    with pytest.raises(UsageError, match=rf"target macs=0.01: cannot be reached, .* leaves {least:.3g} of"):
+        counts(model, target={"macs": 0.01})
+
+
+def test_width_of_a_channel_counts_in_the_rounding(build: Build) -> None:
+    (group,) = analyze(build(HEADS)).prunable
+    assert (group.size, group.width) == (6, 8)
+    assert allocation.widths(group, 8) == [1, 2, 3, 4, 5, 6]
+    assert allocation.widths(group, 16) == [2, 4, 6]
+    assert allocation.widths(group, 12) == [3, 6]
+
+
+def test_widths_of_a_group_that_is_no_multiple(build: Build) -> None:
+    model = build(NET)
+    group: Group = analyze(model).prunable[0]
+    assert allocation.widths(group, 8) == [8, 16]
+    assert allocation.widths(group, 6) == [6, 12, 16]
+    assert allocation.widths(group, 16) == [16]
+    assert allocation.widths(group, 64) == [16]

@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from onnxpress import graph
+from onnxpress.errors import UsageError
+from onnxpress.pruning import PruneOptions, prune, surgery
+from onnxpress_calibration.dataset import Dataset
+
+Build = Callable[..., ir.Model]
+NET = """
+net (float[N,3,8,8] x, float[16,3,3,3] aw, float[16] ab, float[32,16,3,3] bw, float[16,32,1,1] cw, float[16,10] dw)
+  => (float[N,10] y) {
+  a = Conv <pads = [1,1,1,1]> (x, aw, ab)
+  ar = Relu (a)
+  b = Conv <pads = [1,1,1,1]> (ar, bw)
+  br = Relu (b)
+  c = Conv (br, cw)
+  s = Add (c, ar)
+  g = GlobalAveragePool (s)
+  f = Flatten (g)
+  y = Gemm (f, dw)
+}
+"""
+
+
+def test_facts_and_changes(build: Build) -> None:
+    model = build(NET)
+    edit = prune(model, PruneOptions(target={"macs": 0.5}))
+    facts = edit.facts
+    assert facts["macs_before"] == graph.total_macs(model) == 64 * (16 * 27 + 32 * 144 + 16 * 32) + 160
+    assert facts["macs_after"] == graph.total_macs(edit.model)
+    assert facts["macs_ratio"] == facts["macs_after"] / facts["macs_before"] <= 0.5
+    assert facts["params_after"] < facts["params_before"] == 16 * 27 + 16 + 32 * 144 + 16 * 32 + 160
+    assert (facts["groups"], facts["groups_skipped"], facts["channels_before"]) == (2, 1, 48)
+    assert facts["prunable_macs_pct"] == 100
+    assert facts["proof_error"] < 1e-5
+    assert set(edit.changed) <= {"a", "b", "c", "y"} and edit.changed
+    assert [(skip.where, skip.op) for skip in edit.skipped] == [("y", "output")]
+
+
+def test_the_given_model_is_not_changed(build: Build) -> None:
+    model = build(NET)
+    before = ir.to_proto(model).SerializeToString(deterministic=True)
+    prune(model, PruneOptions(amount=0.5))
+    prune(model, PruneOptions(amount=0.5, granularity="weight"))
+    assert ir.to_proto(model).SerializeToString(deterministic=True) == before
+
+
+def test_the_same_options_give_the_same_bytes(build: Build) -> None:
+    edits = [prune(build(NET), PruneOptions(target={"params": 0.6}, method="random")) for _ in range(2)]
+    one, other = (ir.to_proto(edit.model).SerializeToString(deterministic=True) for edit in edits)
+    assert one == other
+
+
+def test_inputs_and_outputs_stay(build: Build) -> None:
+    model = build(NET)
+    edit = prune(model, PruneOptions(amount="100%"))
+    assert [str(value) for value in edit.model.graph.inputs] == [str(value) for value in model.graph.inputs]
+    assert [(v.name, str(v.shape)) for v in edit.model.graph.outputs] == [("y", "[N,10]")]
+    assert graph.shape(edit.model.graph.initializers["aw"]) == (8, 3, 3, 3)
+
+
+def test_excluded_nodes_keep_their_channels(build: Build) -> None:
+    edit = prune(build(NET), PruneOptions(amount=0.5, exclude="^c$", allocation="uniform"))
+    assert graph.shape(edit.model.graph.initializers["aw"]) == (16, 3, 3, 3)
+    assert graph.shape(edit.model.graph.initializers["bw"]) == (16, 16, 3, 3)
+    assert ("a", "Conv", "c is left out by include or exclude") in [(s.where, s.op, s.reason) for s in edit.skipped]
+    assert edit.facts["prunable_macs_pct"] < 100
+
+
+def test_a_group_too_small_for_the_rounding_is_named(build: Build) -> None:
+    edit = prune(build(NET), PruneOptions(amount=0.5, round_to=16))
+    assert ("a", "Conv", "16 channels of width 1: none can go at round_to 16") in [
+        (skip.where, skip.op, skip.reason) for skip in edit.skipped
+    ]
+
+
+def test_equal_biases_do_not_tie_layers(build: Build) -> None:
+    """Preparation stores equal constants once: two layers may share a bias of zeros."""
+    text = """
+    net (float[N,3,8,8] x, float[16,3,1,1] aw, float[16] b, float[16,16,1,1] cw, float[5,16,1,1] dw)
+      => (float[N,5,8,8] y) {
+      a = Conv (x, aw, b)
+      c = Conv (a, cw, b)
+      y = Conv (c, dw)
+    }
+    """
+    edit = prune(build(text), PruneOptions(amount=0.5, exclude="^a$", allocation="uniform"))
+    sizes = {name: graph.shape(value) for name, value in edit.model.graph.initializers.items()}
+    assert (sizes["aw"], sizes["cw"], sizes["dw"]) == ((16, 3, 1, 1), (8, 16, 1, 1), (5, 8, 1, 1))
+
+
+def test_weights_in_constant_nodes_are_lifted(build: Build) -> None:
+    model = build(NET)
+    node = next(node for node in model.graph if node.op_type == "Add")
+    ones = ir.node("Constant", [], {"value": ir.tensor(np.ones((16, 1, 1), np.float32))})
+    model.graph.insert_before(node, ones)
+    ones.outputs[0].name = "ones"
+    node.replace_input_with(0, ones.outputs[0])
+    edit = prune(model, PruneOptions(amount=0.5, allocation="uniform"))
+    assert graph.shape(edit.model.graph.initializers["ones"]) == (8, 1, 1)
+
+
+def test_nothing_selected(build: Build) -> None:
+    with pytest.raises(UsageError, match="include 'nope', exclude None: no node is left"):
+        prune(build(NET), PruneOptions(amount=0.5, include="nope"))
+
+
+def test_target_out_of_reach(build: Build) -> None:
+    least = (64 * (8 * 27 + 8 * 72 + 8 * 8) + 80) / (64 * (16 * 27 + 32 * 144 + 16 * 32) + 160)
+    with pytest.raises(UsageError, match=rf"target macs=0\.1: cannot be reached, .* leaves {least:.3g} of"):
+        prune(build(NET), PruneOptions(target={"macs": 0.1}))
+
+
+def test_model_without_anything_to_prune(build: Build) -> None:
+    model = build("net (float[N,3] x, float[3,4] w) => (float[N,4] y) { y = MatMul (x, w) }")
+    edit = prune(model, PruneOptions(amount=0.5))
+    assert (edit.changed, edit.facts["groups"], edit.facts["macs_ratio"]) == ((), 0, 1.0)
+    with pytest.raises(UsageError, match="leaves 1 of"):
+        prune(model, PruneOptions(target={"macs": 0.5}))
+
+
+def test_proof_uses_the_data(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = Dataset(origin="test", read=lambda: [{"x": np.full((2, 3, 8, 8), 0.5, np.float32)}])
+    seen = []
+    monkeypatch.setattr("onnxpress.pruning.proof.prove", lambda *given: seen.append(given))
+    prune(build(NET), PruneOptions(amount=0.5), data)
+    assert [given[2] for given in seen] == [data]
+
+
+def test_a_defect_of_the_analysis_ends_in_an_error_not_in_a_model(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = surgery.cut
+
+    def shuffled(model: ir.Model, choice: surgery.Choice) -> list[str]:
+        changed = honest(model, choice)
+        weight = model.graph.initializers["cw"]
+        weight.const_value = ir.tensor(np.roll(weight.const_value.numpy(), 1, axis=1), name="cw")
+        return changed
+
+    monkeypatch.setattr(surgery, "cut", shuffled)
+    with pytest.raises(Exception, match="differs from the masked model"):
+        prune(build(NET), PruneOptions(amount=0.5))
