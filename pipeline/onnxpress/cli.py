@@ -141,7 +141,7 @@ def export(
     lines = [f"{output}: {size(made)}, sha256 {made.sha256[:12]}"]
     if check is not None:
         lines.append(
-            f"matches PyTorch on {len(check.shapes)} shapes: largest error {check.max_abs_error:.2g} absolute, "
+            f"matches {check.against} on {len(check.shapes)} shapes: largest error {check.max_abs_error:.2g} absolute, "
             f"{check.max_rel_error:.2g} relative"
         )
     facts = {} if check is None else {"max_abs_error": check.max_abs_error, "max_rel_error": check.max_rel_error}

@@ -260,6 +260,7 @@ def test_reference_models(name: str) -> None:
     assert open_session(exported.model).get_inputs()[0].shape[0] == "batch"
 
 
+@pytest.mark.slow
 def test_the_users_own_packages_win_and_nothing_is_printed(tmp_path: Path) -> None:
     """Their packages are named models and pipeline, and import each other only when they are called."""
     for package in ("models", "pipeline"):
