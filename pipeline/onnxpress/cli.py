@@ -238,7 +238,7 @@ def quantize(
 
     values = {"mode": mode, "calibrator": calibrator, "per_tensor": per_tensor, "include": include, "exclude": exclude}
     chosen = options(QuantizeOptions, values | {"samples": samples})
-    data = dataset(calibration, limit=samples) if calibration is not None and mode == "static" else None
+    data = dataset(calibration) if calibration is not None and mode == "static" else None
     entry = {
         "step": "quantize",
         "options": chosen.model_dump(mode="json"),

@@ -5,20 +5,19 @@ from __future__ import annotations
 import re
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from onnxpress import units
 from onnxpress.errors import did_you_mean
 from onnxpress.pruning import criteria
+from onnxpress.selection import NodeSelection
 
 Quantity = Literal["macs", "params", "bytes"]
 _PATTERN = re.compile(r"([1-9][0-9]?):([1-9][0-9]?)")
 
 
-class PruneOptions(BaseModel):
+class PruneOptions(NodeSelection):
     """Options of the prune step."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     method: str = "l2"
     """Which weights matter least: a file in ``onnxpress/pruning/criteria``."""
@@ -36,10 +35,6 @@ class PruneOptions(BaseModel):
     """Channel counts are kept multiples of this: vector units do not run faster in between."""
     repair: bool = False
     """Re-solve the weights behind the cut by least squares, from calibration data without labels."""
-    include: str | None = None
-    """Regular expression: only channels or weights of nodes whose name matches are removed."""
-    exclude: str | None = None
-    """Regular expression: channels and weights of nodes whose name matches stay."""
 
     @field_validator("method")
     @classmethod
@@ -73,16 +68,6 @@ class PruneOptions(BaseModel):
             raise ValueError(f"{value!r}: is no target. Write for example {{macs: 0.7}} (or params, or bytes)")
         return {name: units.parse_fraction(share) for name, share in value.items()}
 
-    @field_validator("include", "exclude")
-    @classmethod
-    def _regular_expression(cls, value: str | None) -> str | None:
-        if value is not None:
-            try:
-                re.compile(value)
-            except re.error as error:
-                raise ValueError(f"{value!r} is no regular expression ({error})") from error
-        return value
-
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         given = [name for name in ("amount", "target") if getattr(self, name) is not None]
@@ -106,9 +91,3 @@ class PruneOptions(BaseModel):
         """Return (n, m) when n of every m weights are kept, else None."""
         match = _PATTERN.fullmatch(self.granularity)
         return (int(match[1]), int(match[2])) if match else None
-
-    def selects(self, name: str) -> bool:
-        """Tell whether include and exclude let a node of this name be pruned."""
-        if self.include is not None and not re.search(self.include, name):
-            return False
-        return self.exclude is None or not re.search(self.exclude, name)

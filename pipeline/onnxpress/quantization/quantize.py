@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import onnx_ir as ir
 
@@ -49,7 +50,8 @@ def quantize(
             raise _nothing(options, placement.skipped)
         names = [value.name or "" for value in placement.measured]
         # The float model is run, not the copy: both have every tensor that needs a range, under the same name.
-        collected = profile(float_model, names, data, advance=advance)
+        chosen = data if options.samples is None else replace(data, limit=options.samples)
+        collected = profile(float_model, names, chosen, advance=advance)
         ranges = {name: calibrators.choose(options.calibrator, stats) for name, stats in collected.tensors.items()}
         edit = static.write(model, placement, ranges, options)
     if not edit.changed:

@@ -292,3 +292,9 @@ def test_kernels_counts_what_runs_and_explains_what_does_not(tmp_path: Path) -> 
     assert found.float_bytes >= 4 * (8 * 3 * 9 + 16 * 8 * 9)
     plain = kernels(artifact.save(model, tmp_path / "f.onnx").path)
     assert plain.int8 == 0 and plain.float == 3
+
+
+def test_samples_limits_the_calibration_data() -> None:
+    model, seen = graphs.conv_chain(), []
+    quantize(model, QuantizeOptions(samples=6), graphs.normal((50, 3, 8, 8)), seen.append)
+    assert sum(seen) == 6
