@@ -188,6 +188,8 @@ def save(model: ir.Model, path: Path, *, step: Mapping[str, Any] | None = None, 
             digest = hashlib.sha256()
             for tensor in tensors(model):
                 digest.update(tensor.tobytes())
+                if isinstance(tensor, ir.ExternalTensor):
+                    tensor.release()  # else every weight stays mapped at once
             data = f"{path.stem}.{digest.hexdigest()[:12]}.data"
             ir.save(model, scratch / path.name, external_data=data, size_threshold_bytes=1024)
         else:

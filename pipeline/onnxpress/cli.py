@@ -34,10 +34,9 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110, "sho
 class Result:
     """How a command's result leaves: text for people, or JSON for programs, or both."""
 
-    def __init__(self, json_target: str | None, quiet: int, verbose: int) -> None:
+    def __init__(self, json_target: str | None, quiet: int) -> None:
         self.json_target = json_target
         self.quiet = bool(quiet)
-        self.verbose = bool(verbose)
 
     @property
     def progress(self) -> Progress:
@@ -68,7 +67,11 @@ def common(function: Callable[..., None]) -> Callable[..., None]:
     @click.option("-q", "--quiet", count=True, help="Say nothing but errors.")
     @functools.wraps(function)
     def command(*args: Any, json_target: str | None, verbose: int, quiet: int, **options: Any) -> None:  # noqa: ANN401
-        function(*args, result=Result(json_target, quiet, verbose), **options)
+        if verbose:
+            import logging
+
+            logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
+        function(*args, result=Result(json_target, quiet), **options)
 
     return command
 

@@ -20,6 +20,7 @@ import importlib.util
 import json
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -313,7 +315,7 @@ def source_sha256(source: str, weights: str | None) -> str:
     elif where.endswith(".py"):
         files += sorted(Path(where).parent.glob("*.py"))
     elif where and not Path(source).exists():
-        spec = importlib.util.find_spec(where.partition(".")[0])
+        spec = PathFinder.find_spec(where.partition(".")[0], [str(Path.cwd()), *sys.path])
         if spec is not None and spec.origin:
             files += sorted(Path(spec.origin).parent.rglob("*.py"))
     elif Path(source).suffix == ".onnx":
