@@ -63,27 +63,27 @@ class Report:
             KeyError: there is no such variant.
 
         """
-        found = _find(self.variants, id=name)
+        found = _find(self.variants, {"id": name})
         if found is None:
             raise KeyError(name)
         return found
 
     def quality(self, variant: str) -> Document | None:
         """Return what the evaluation found for one variant: ``value``, ``agreement_pct``, ``cosine``, ``sqnr_db``."""
-        return _find(_part(self.evaluation, "variants"), id=variant)
+        return _find(_part(self.evaluation, "variants"), {"id": variant})
 
     def speed(self, variant: str) -> Document | None:
         """Return what the benchmark found for one variant, for example its ``latency_ms``."""
-        return _find(_part(self.bench, "variants"), id=variant)
+        return _find(_part(self.bench, "variants"), {"id": variant})
 
     def prices(self, variant: str) -> Sequence[Document]:
         """Return the cost of one variant on each instance type; empty when it was not computed."""
-        found = _find(_part(self.cost, "variants"), id=variant)
+        found = _find(_part(self.cost, "variants"), {"id": variant})
         return found["instances"] if found else ()
 
     def price(self, variant: str, instance: str) -> Document | None:
         """Return the cost of one variant on one instance type."""
-        return _find(self.prices(variant), instance=instance)
+        return _find(self.prices(variant), {"instance": instance})
 
     def quality_change(self, variant: str) -> Document | None:
         """Return the paired comparison of a variant's accuracy with the baseline's: ``drop``, ``ci95`` and more."""
@@ -179,8 +179,9 @@ def _part(document: Document | None, name: str) -> Sequence[Document]:
     return document[name] if document else ()
 
 
-def _find(documents: Sequence[Document], **fields: str) -> Document | None:
-    for document in documents:
+def _find(documents: Sequence[Document] | None, fields: Mapping[str, str]) -> Document | None:
+    """Return the first document whose fields have these values."""
+    for document in documents or ():
         if all(document[name] == value for name, value in fields.items()):
             return document
     return None
