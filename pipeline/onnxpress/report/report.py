@@ -105,7 +105,9 @@ class Report:
         return self.evaluation["metric"] if self.evaluation else None
 
     def _change(self, document: Document | None, variant: str, metric: str) -> Document | None:
-        return _find(_part(document, "comparisons"), baseline=self.baseline, candidate=variant, metric=metric)
+        return _find(
+            _part(document, "comparisons"), {"baseline": self.baseline, "candidate": variant, "metric": metric}
+        )
 
     def with_checks(self, checks: Sequence[Check]) -> Report:
         """Return the same report with the gate's findings."""
