@@ -11,7 +11,7 @@ DEMO ?= demo-run
 .PHONY: demo test lint types check clean
 
 demo: .venv/.demo
-	$(BIN)/python -m onnxpress run zoo:digits_resnet --output $(DEMO)
+	$(BIN)/python -m onnxpress run zoo:digits_resnet --output "$(DEMO)"
 
 test: .venv/.test
 	$(BIN)/python -m pytest
@@ -40,4 +40,4 @@ check: lint types test
 	@touch $@ .venv/.demo
 
 clean:
-	rm -rf .venv $(DEMO) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv "$(DEMO)" dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -16,6 +16,8 @@ MAX_AA = 0.01
 """A baseline that seems to differ by more than this from itself speaks against the host."""
 MAX_DISTURBED = 0.2
 """Share of disturbed pairs beyond which a host is too noisy."""
+WIDE = 1.1
+"""High end ÷ low end of an interval beyond which the disturbance shows in the result; pairing cancels the rest."""
 BUSY_LOAD = 0.5
 """Load average per CPU, before the start, beyond which other work disturbs."""
 PYTHON_OVERHEAD_MS = 0.05
@@ -85,12 +87,15 @@ def about_pairs(comparisons: Sequence[Comparison], *, replicates: int, options: 
             message=f"{taken} pairs of blocks in {replicates} processes each fitted the budget of "
             f"{options.budget.total_seconds():.0f} s; {options.pairs} in {REPLICATES} were wanted.",
         )
-    worst = max(comparisons, key=lambda each: each.disturbed / each.taken, default=None)
-    if worst is not None and worst.disturbed > MAX_DISTURBED * worst.taken:
+    noisy = [each for each in comparisons if each.disturbed > MAX_DISTURBED * each.taken]
+    if noisy:
+        worst = max(noisy, key=lambda each: each.disturbed / each.taken)
+        shows = any(each.ratio.high > WIDE * each.ratio.low for each in noisy)
         yield Doubt(
-            code="noisy-host",
+            code="noisy-host" if shows else "disturbed-pairs",
             message=f"{worst.disturbed} of {worst.taken} pairs were disturbed by other work on the host "
-            f"({worst.dropped} of them dropped). Measure when the machine is idle.",
+            f"({worst.dropped} of them dropped). "
+            + ("Measure when the machine is idle." if shows else "The intervals are narrow all the same."),
         )
 
 

@@ -69,7 +69,7 @@ def test_doubtful_hosts() -> None:
         (20, 5, 0, ["short-budget"], True),
         (30, 4, 0, ["short-budget"], True),
         (30, 5, 6, [], True),
-        (30, 5, 7, ["noisy-host"], False),
+        (30, 5, 7, ["disturbed-pairs"], True),
     ],
 )
 def test_doubtful_pairs(taken: int, replicates: int, disturbed: int, expected: list[str], *, fit: bool) -> None:
@@ -78,6 +78,12 @@ def test_doubtful_pairs(taken: int, replicates: int, disturbed: int, expected: l
     found = codes(doubts.about_pairs([QUIET, worst], replicates=replicates, options=BenchOptions()))
     assert found == expected
     assert set(found).isdisjoint(doubts.UNFIT) is fit
+
+
+@pytest.mark.parametrize(("high", "expected"), [(1.1, "disturbed-pairs"), (1.11, "noisy-host")])
+def test_a_noisy_host_is_one_whose_noise_shows_in_the_interval(high: float, expected: str) -> None:
+    worst = replace(QUIET, ratio=Interval(value=1.05, low=1.0, high=high, count=30), disturbed=20)
+    assert codes(doubts.about_pairs([worst], replicates=5, options=BenchOptions())) == [expected]
 
 
 @pytest.mark.parametrize(
