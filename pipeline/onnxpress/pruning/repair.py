@@ -19,11 +19,12 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from onnxpress import graph
 from onnxpress.pruning.layout import label
 from onnxpress.pruning.surgery import Kept
-from onnxpress.session import open_session, run
+from onnxpress.session import SessionOptions, open_session, run
 from onnxpress_calibration.dataset import LABELS, Dataset
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -32,6 +33,8 @@ RIDGE = 1e-3
 POSITIONS = 64
 """Output positions taken of each sample, drawn from a fixed seed; neighbours say almost the same."""
 BATCH = 8
+SLEEPING = SessionOptions(spin="off")
+"""Spinning threads of one session take the cores from the other and from the sums in between."""
 
 
 def repair(
@@ -177,8 +180,8 @@ def _collect(pruned: ir.Model, reference: ir.Model, layer: _Layer, data: Dataset
     assert entering is not None and entering.name is not None and leaving.name is not None  # noqa: S101
     specs = graph.input_specs(reference)
     feeding = entering.name if entering.producer() is not None else None
-    now = open_session(_until(pruned, entering.name)) if feeding is not None else None
-    before = open_session(_until(reference, leaving.name))
+    now = open_session(_until(pruned, entering.name), SLEEPING) if feeding is not None else None
+    before = open_session(_until(reference, leaving.name), SLEEPING)
     start = layer.start()
     equations = _Equations(len(start) - 1, start.shape[1])
     random = np.random.default_rng(0)
@@ -194,11 +197,12 @@ def _needed(session: Any, feeds: Mapping[str, Array]) -> dict[str, Array]:  # no
 
 
 def _until(model: ir.Model, name: str) -> ir.Model:
-    """Return a copy that computes one tensor and nothing else."""
+    """Return a copy that computes one tensor and nothing else: onnxruntime runs nodes that nobody reads, too."""
     copy = model.clone()
     target = next(value for node in copy.graph for value in node.outputs if value.name == name)
     copy.graph.outputs.clear()
     copy.graph.outputs.append(target)
+    RemoveUnusedNodesPass()(copy)
     return copy
 
 
