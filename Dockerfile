@@ -40,9 +40,10 @@ LABEL org.opencontainers.image.title="onnxpress" \
       org.opencontainers.image.description="Compress, measure, price and gate ONNX models" \
       org.opencontainers.image.licenses="Apache-2.0"
 RUN useradd --uid 10001 --user-group --no-log-init --home-dir /work --create-home onnxpress
-# HOME is writable for every user, so that the image also runs with --user.
+# HOME is writable for every user, so that the image also runs with --user. onnxruntime would report to its vendor.
 ENV PATH=/opt/onnxpress/bin:${PATH} \
     HOME=/tmp \
+    ORT_DISABLE_TELEMETRY=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
 WORKDIR /work

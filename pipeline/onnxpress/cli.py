@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from onnxpress.artifact import Artifact, Edit
     from onnxpress.progress import Progress
     from onnxpress.report.report import Report
+    from onnxpress_calibration.profile import Profile
 
 Params = ParamSpec("Params")
 FILE = click.Path(path_type=Path, dir_okay=False)
@@ -212,6 +213,7 @@ def prune(
     "--mode", type=click.Choice(["static", "dynamic"]), default="static", help="Ranges from data, or in each run."
 )
 @click.option("--calibration", metavar="DATA", help="Calibration samples (mode static).")
+@click.option("--profile", type=FILE, help="Statistics from `compress profile`, in place of --calibration.")
 @click.option("--samples", type=int, help="Use only the first so many samples.")
 @click.option("--calibrator", help="How ranges follow from the statistics: minmax, mse, percentile.")
 @click.option("--per-tensor", is_flag=True, help="One weight scale per tensor instead of per channel.")
@@ -224,6 +226,7 @@ def quantize(
     output: Path,
     mode: str,
     calibration: str | None,
+    profile: Path | None,
     samples: int | None,
     calibrator: str | None,
     per_tensor: bool,
@@ -242,13 +245,19 @@ def quantize(
     values = {"mode": mode, "calibrator": calibrator, "per_tensor": per_tensor, "include": include, "exclude": exclude}
     chosen = options(QuantizeOptions, values | {"samples": samples})
     data = dataset(calibration) if calibration is not None and mode == "static" else None
+    statistics = read_profile(profile, model) if profile is not None and mode == "static" else None
     entry = {
         "step": "quantize",
         "options": chosen.model_dump(mode="json"),
-        "data_sha256": None if data is None else data.sha256,
+        "data_sha256": statistics.data_sha256 if statistics else data.sha256 if data else None,
     }
     made, edit = transform(
-        model, output, entry, lambda prepared: run(prepared, chosen, data), force=force, progress=result.progress
+        model,
+        output,
+        entry,
+        lambda prepared: run(prepared, chosen, statistics or data),
+        force=force,
+        progress=result.progress,
     )
     running = kernels(output, edit.skipped)
     lines = [
@@ -260,6 +269,60 @@ def quantize(
     from dataclasses import asdict
 
     result.show("\n".join(lines), step_document("quantize", made, edit) | {"kernels": asdict(running)})
+
+
+@cli.command()
+@click.argument("model", type=FILE)
+@output_option
+@click.option("--data", metavar="DATA", help="Samples to collect statistics from.")
+@click.option("--samples", type=int, help="Use only the first so many samples.")
+@click.option("--merge", type=FILE, multiple=True, help="Add the profile of another shard of the data.")
+@force_option
+@common
+def profile(
+    model: Path,
+    output: Path,
+    data: str | None,
+    samples: int | None,
+    merge: tuple[Path, ...],
+    force: bool,
+    result: Result,
+) -> None:
+    """Collect the activation statistics of MODEL, from which every calibrator computes its ranges.
+
+    Shards of the data can be profiled apart, on several machines, and merged: the bits are those of one pass.
+    """
+    from onnxpress import artifact
+    from onnxpress.data import dataset
+    from onnxpress.errors import UsageError
+    from onnxpress.export.prepare import prepare
+    from onnxpress.files import writing
+    from onnxpress.quantization.profiling import profile as run
+    from onnxpress.quantization.quantize import tensors
+
+    if data is None and not merge:
+        raise UsageError("profile: nothing to do. Give --data DATA, or --merge PROFILE several times.")
+    check_output(output, force=force)
+    shards = [read_profile(path, model) for path in merge]
+    if data is not None:
+        source = dataset(data, limit=samples)
+        float_model = prepare(artifact.load(model)).model
+        with result.progress.task(f"profile {model}", source.count) as advance:
+            sha256 = artifact.read(model).sha256
+            shards.append(run(float_model, tensors(float_model), source, model_sha256=sha256, advance=advance))
+    collected = functools.reduce(lambda one, other: one.merged(other), shards)
+    with writing(output, force=force) as scratch:
+        collected.write(scratch / output.name)
+    ranges = {name: [each.low, each.high] for name, each in collected.tensors.items() if each.count}
+    lines = [f"{output}: {len(collected.tensors)} tensors, {collected.samples} samples"]
+    document = {
+        "schema": "onnxpress.profile/1",
+        "model_sha256": collected.model_sha256,
+        "data_sha256": collected.data_sha256,
+        "samples": collected.samples,
+        "ranges": ranges,
+    }
+    result.show("\n".join(lines), document)
 
 
 @cli.command()
@@ -483,6 +546,24 @@ def transform(
         edit = work(prepare(artifact.load(model)).model)
         entry = entry | {"input_sha256": given.sha256, "versions": runner.versions()}
         return artifact.save(edit.model, output, step=entry, force=force), edit
+
+
+def read_profile(path: Path, model: Path) -> Profile:
+    """Read a profile and check that it is of this model."""
+    from onnxpress import artifact
+    from onnxpress.errors import UsageError
+    from onnxpress_calibration.profile import Profile
+
+    if not path.is_file():
+        raise UsageError(f"profile {path}: no such file. Make it with `compress profile`.")
+    found = Profile.read(path)
+    sha256 = artifact.read(model).sha256
+    if found.model_sha256 != sha256:
+        raise UsageError(
+            f"profile {path}: is of the model {found.model_sha256[:12]}, {model} is {sha256[:12]}. "
+            "Make it again with `compress profile`."
+        )
+    return found
 
 
 def recipe_path(text: str) -> Path:

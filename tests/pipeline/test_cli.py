@@ -99,6 +99,37 @@ def test_help_is_quick_and_imports_no_heavy_library() -> None:
     assert min(used) <= 0.3
 
 
+def test_a_profile_gives_the_same_model_as_the_data_and_merged_shards_the_same_as_one(
+    compress: Compress, model: Path, data: Path, tmp_path: Path
+) -> None:
+    compress("quantize", model, "-o", tmp_path / "direct.onnx", "--calibration", data)
+    arrays = dict(np.load(data))
+    for name, part in (("all", slice(None)), ("first", slice(0, 13)), ("second", slice(13, None))):
+        np.savez(tmp_path / f"{name}.npz", **{key: value[part] for key, value in arrays.items()})
+        ended = compress("profile", model, "--data", tmp_path / f"{name}.npz", "-o", tmp_path / f"{name}.profile")
+        assert ended.code == 0, ended.err
+    first, second = tmp_path / "first.profile", tmp_path / "second.profile"
+    compress("profile", model, "--merge", first, "--merge", second, "-o", tmp_path / "merged.profile")
+    weights = []
+    for name in ("all", "merged"):
+        out = tmp_path / f"{name}.onnx"
+        assert compress("quantize", model, "-o", out, "--profile", tmp_path / f"{name}.profile").code == 0
+        weights.append([tensor.tobytes() for tensor in artifact.tensors(artifact.load(out))])
+    direct = [tensor.tobytes() for tensor in artifact.tensors(artifact.load(tmp_path / "direct.onnx"))]
+    assert weights[0] == weights[1] == direct
+
+
+def test_a_profile_of_another_model_is_refused(compress: Compress, model: Path, data: Path, tmp_path: Path) -> None:
+    compress("profile", model, "--data", data, "-o", tmp_path / "p.profile")
+    other = ir.from_proto(onnx.parser.parse_model(TEXT.replace("{1, 2, 3", "{4, 2, 3")))
+    path = artifact.save(other, tmp_path / "other.onnx").path
+    ended = compress("quantize", path, "-o", tmp_path / "q.onnx", "--profile", tmp_path / "p.profile", "-q")
+    assert "is of the model" in one_line(ended, 2)
+    assert "nothing to do" in one_line(compress("profile", model, "-o", tmp_path / "n.profile", "-q"), 2)
+    none = compress("quantize", path, "-o", tmp_path / "q.onnx", "--profile", tmp_path / "none.profile", "-q")
+    assert "no such file" in one_line(none, 2)
+
+
 # --- mistakes -------------------------------------------------------------------------------------------------------
 
 

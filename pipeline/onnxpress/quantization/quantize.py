@@ -15,12 +15,13 @@ from onnxpress.quantization.placement import gemms, place
 from onnxpress.quantization.profiling import profile
 from onnxpress_calibration import calibrators
 from onnxpress_calibration.dataset import Dataset
+from onnxpress_calibration.profile import Profile
 
 
 def quantize(
     model: ir.Model,
     options: QuantizeOptions,
-    data: Dataset | None = None,
+    data: Dataset | Profile | None = None,
     advance: Callable[[int], object] = lambda samples: None,  # noqa: ARG005
 ) -> Edit:
     """Quantize a prepared float model to int8.
@@ -28,7 +29,7 @@ def quantize(
     Args:
         model: A prepared float model (`onnxpress.export.prepare`); it is not changed.
         options: What to do.
-        data: Calibration samples; needed for mode static.
+        data: Calibration samples, or statistics collected from them before; needed for mode static.
         advance: Called with the number of calibration samples after each batch.
 
     Raises:
@@ -50,13 +51,26 @@ def quantize(
             raise _nothing(options, placement.skipped)
         names = [value.name or "" for value in placement.measured]
         # The float model is run, not the copy: both have every tensor that needs a range, under the same name.
-        chosen = data if options.samples is None else replace(data, limit=options.samples)
-        collected = profile(float_model, names, chosen, advance=advance)
-        ranges = {name: calibrators.choose(options.calibrator, stats) for name, stats in collected.tensors.items()}
+        if isinstance(data, Profile):
+            collected = data
+        else:
+            chosen = data if options.samples is None else replace(data, limit=options.samples)
+            collected = profile(float_model, names, chosen, advance=advance)
+        missing = [name for name in names if name not in collected.tensors]
+        if missing:
+            raise UsageError(f"profile: has no tensor {missing[0]!r}. It is of another model: make it again.")
+        ranges = {name: calibrators.choose(options.calibrator, collected.tensors[name]) for name in names}
         edit = static.write(model, placement, ranges, options)
     if not edit.changed:
         raise _nothing(options, edit.skipped)
     return edit
+
+
+def tensors(model: ir.Model) -> list[str]:
+    """Return the names of all tensors whose ranges static int8 may need in a prepared float model."""
+    fused = model.clone()
+    gemms(fused)
+    return [value.name or "" for value in place(fused, QuantizeOptions().selects).measured]
 
 
 def _nothing(options: QuantizeOptions, skipped: Iterable[Skip]) -> ModelError:
