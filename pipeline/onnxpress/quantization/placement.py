@@ -8,8 +8,8 @@ The rules follow what onnxruntime fuses on a CPU, measured on real models:
   the activation costs 5 to 15 dB and breaks the fusion.
 * *Pointwise* nodes (Add, Mul, Concat, pooling, …) have int8 kernels; *through* nodes (Reshape, MaxPool, …) move int8
   values unchanged and inherit their input's range. Both join only where all their inputs are int8 already and somebody
-  behind them wants int8: an island of its own would convert back and forth for nothing, and the constant of an
-  attention mask (-10000) never gets to set a range.
+  behind them wants int8: an island of its own would convert back and forth for nothing, the constant of an attention
+  mask (-10000) never gets to set a range, and a last pooling before the output keeps scores from becoming ties.
 """
 
 from __future__ import annotations
@@ -42,8 +42,6 @@ THROUGH = frozenset(
     }
 )
 """What onnxruntime moves as integers (its QDQ transformer's list; Pad, Identity and DepthToSpace are not on it)."""
-REDUCING = frozenset({"AveragePool", "GlobalAveragePool"})
-"""Worth doing on integers even when float follows: far more goes in than comes out."""
 NO_KERNEL = frozenset({"ConvTranspose", "GRU", "RNN"})
 """Weighted operators for which onnxruntime has no int8 kernel on the CPU."""
 
@@ -88,7 +86,7 @@ def place(model: ir.Model, selects: Callable[[str], bool]) -> Placement:
     others = []
     for node in reversed(joined):
         outputs = {activated(output) for output in node.outputs}
-        if node.op_type in REDUCING or wanted & outputs:
+        if wanted & outputs:
             others.append(node)
             wanted.update(_activations(node))
     others.reverse()

@@ -298,3 +298,13 @@ def test_samples_limits_the_calibration_data() -> None:
     model, seen = graphs.conv_chain(), []
     quantize(model, QuantizeOptions(samples=6), graphs.normal((50, 3, 8, 8)), seen.append)
     assert sum(seen) == 6
+
+
+def test_scores_are_pooled_in_float_so_that_they_do_not_become_ties(tmp_path: Path) -> None:
+    model = graphs.build(
+        "g (float[N,3,8,8] x) => (float[N,8] y) { a = Conv(x, w) r = Relu(a) p = GlobalAveragePool(r) y = Flatten(p) }",
+        {"w": (8, 3, 3, 3)},
+    )
+    edit = quantize(model, QuantizeOptions(), graphs.normal((32, 3, 8, 8)))
+    ran = running(edit.model, tmp_path)
+    assert ran["QLinearConv"] == 1 and ran["GlobalAveragePool"] == 1 and not ran["QLinearGlobalAveragePool"]
