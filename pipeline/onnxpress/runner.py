@@ -285,15 +285,14 @@ def _verification(recipe: Recipe, exported: Done) -> dict[str, Any]:
     found = exported.record.get("verification")
     source = recipe.model.source
     shown = source if source.startswith("zoo:") else Path(source).name
-    return {"source": shown, "notes": [skip["reason"] for skip in exported.record["skipped"]]} | (
-        {
-            "max_abs_error": found["max_abs_error"],
-            "max_rel_error": found["max_rel_error"],
-            "shapes_checked": found["shapes"],
-        }
-        if found
-        else {"max_abs_error": None, "max_rel_error": None, "shapes_checked": []}
-    )
+    return {
+        "source": shown,
+        "notes": [skip["reason"] for skip in exported.record["skipped"]],
+        "against": found["against"] if found else None,
+        "max_abs_error": found["max_abs_error"] if found else None,
+        "max_rel_error": found["max_rel_error"] if found else None,
+        "shapes_checked": found["shapes"] if found else [],
+    }
 
 
 def write_report(report: Report, folder: Path) -> None:

@@ -32,7 +32,8 @@ class PruneOptions(NodeSelection):
     """``uniform`` takes the same share of every group (or weight tensor), ``global`` what matters least in the whole
     model."""
     round_to: int = Field(default=8, ge=1)
-    """Channel counts are kept multiples of this: vector units do not run faster in between."""
+    """Channel counts are kept multiples of this. onnxruntime's convolutions take channels in blocks, 16 on a CPU with
+    AVX-512 and 8 with AVX2: what is in between costs as much as the next block. 8 keeps more accuracy, 16 is faster."""
     repair: bool = False
     """Re-solve the weights behind the cut by least squares, from calibration data without labels."""
 

@@ -240,6 +240,12 @@ def limits(report: Report) -> Iterator[str]:
     """Yield what these measurements cannot say, and what they hold for."""
     if report.export is None or report.export["max_abs_error"] is None:
         yield "The exported model was not compared with its source."
+    else:
+        yield (
+            f"The exported model was compared with {report.export['against']} on "
+            f"{len(report.export['shapes_checked'])} input shapes; the largest error was "
+            f"{report.export['max_abs_error']:.2g} absolute, {report.export['max_rel_error']:.2g} relative."
+        )
     yield from _limits_of_evaluation(report)
     yield from limits_of_bench(report)
     yield from limits_of_cost(report)
