@@ -8,6 +8,7 @@ explicit and the same everywhere. onnxruntime sizes its thread pool from the hos
 from __future__ import annotations
 
 import importlib
+import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -99,6 +100,7 @@ def open_session(model: Path | ir.Model, options: SessionOptions | None = None) 
 
 def onnxruntime() -> ModuleType:
     """Import onnxruntime, or say what is wrong with its installation."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # else onnxruntime reports to its vendor, also while we measure
     try:
         ort = importlib.import_module("onnxruntime")
         ort.InferenceSession  # noqa: B018 - a half-installed wheel imports as an empty namespace package

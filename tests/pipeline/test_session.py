@@ -1,5 +1,6 @@
 """Sessions: explicit options, errors a person can act on, and the graph that really runs."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -56,3 +57,12 @@ def test_a_model_that_cannot_be_loaded_is_one_line(tmp_path: Path) -> None:
 def test_an_input_that_fails_is_shown(path: Path) -> None:
     with pytest.raises(ModelError, match=r"float32\[1, 3\]"):
         session.run(session.open_session(path), {"x": np.ones((1, 3), np.float32)})
+
+
+def test_onnxruntime_reports_to_nobody_unless_the_user_wants_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ORT_DISABLE_TELEMETRY", raising=False)
+    session.open_session(path)
+    assert os.environ["ORT_DISABLE_TELEMETRY"] == "1"
+    monkeypatch.setenv("ORT_DISABLE_TELEMETRY", "0")
+    session.open_session(path)
+    assert os.environ["ORT_DISABLE_TELEMETRY"] == "0"
