@@ -27,7 +27,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxpress import graph
-from onnxpress.pruning.layout import Block, Layout, Numbers, obstacle
+from onnxpress.pruning.layout import Block, Layout, Numbers, length, obstacle
 from onnxpress.pruning.weights import RECURRENT, table_of
 
 Sizes = tuple[int | None, ...]
@@ -97,7 +97,7 @@ def _conv(layout: Layout, node: ir.Node) -> None:
     for axis in range(len(graph.shape(x) or ())):
         if axis != 1:
             layout.seal(x, axis, obstacle(node, "slides over, or batches, this axis"))
-    if not _is_weight(layout, node, weight) or (graph.shape(x) or ())[1] is None:
+    if not _is_weight(layout, node, weight) or length(x, 1) is None:
         layout.refuse(node, "its weight or its input channels are not constant")
         return
     group = graph.attribute_int(node, "group", 1)
@@ -109,7 +109,7 @@ def _conv(layout: Layout, node: ir.Node) -> None:
     result = _output(node)
     layout.put(result, [Block(axes=(1,), numbers=out)])
     if bias is not None:
-        layout.channels.unite(layout.track(bias, 0, node), out)
+        layout.couple(result, 1, bias, 0, node)
 
 
 def _grouped(layout: Layout, node: ir.Node, x: ir.Value, weight: ir.Value, group: int) -> Numbers:
@@ -124,7 +124,7 @@ def _grouped(layout: Layout, node: ir.Node, x: ir.Value, weight: ir.Value, group
         width = len(layout.track(weight, outer, node)) // group
     else:  # ConvTranspose: [C, M/group, k…]
         inner, outer = 0, 1
-        width = (graph.shape(weight) or ())[1] or 0
+        width = length(weight, outer) or 0
     grid = given.reshape(group, -1)
     if group >= grid.shape[1]:
         layout.channels.unite(grid, grid[:, :1])
@@ -415,11 +415,12 @@ def _reshape(layout: Layout, node: ir.Node) -> None:
         before = [axis for pair in touched for axis in pair[0]]
         after = [axis for pair in touched for axis in pair[1]]
         others = [other for other in layout.blocks(x) if other is not block and set(other.axes) & set(before)]
-        sizes = [(graph.shape(x) or ())[axis] for axis in before]
-        wanted = [(graph.shape(result) or ())[axis] for axis in after]
+        sizes = [length(x, axis) for axis in before]
+        wanted = [length(result, axis) for axis in after]
         known = [size for size in sizes if size is not None]
         new = [size for size in wanted if size is not None]
-        if others or len(known) < len(sizes) or len(new) < len(wanted) or not set(block.axes) <= set(before):
+        unknown = len(known) < len(sizes) or len(new) < len(wanted) or math.prod(known) != math.prod(new)
+        if others or unknown or not set(block.axes) <= set(before):
             layout.channels.fix(block.numbers, obstacle(node, "mixes channels with axes that cannot be followed"))
             continue
         spread = block.numbers.reshape(
@@ -487,7 +488,7 @@ def _concat(layout: Layout, node: ir.Node) -> None:
     rank = len(graph.shape(values[0]) or ())
     axis = graph.attribute_int(node, "axis", 0) % rank
     joint = any(axis in block.axes and len(block.axes) > 1 for value in values for block in layout.blocks(value))
-    unknown = any((graph.shape(value) or ())[axis] is None for value in values)
+    unknown = any(length(value, axis) is None for value in values)
     along = any(axis in block.axes for value in values for block in layout.blocks(value))
     if along and (joint or unknown):
         layout.refuse(node, "joins channels along an axis that cannot be followed")
@@ -505,7 +506,7 @@ def _split(layout: Layout, node: ir.Node) -> None:
     x = node.inputs[0]
     assert x is not None  # noqa: S101 - required by the operator
     axis = graph.attribute_int(node, "axis", 0) % len(graph.shape(x) or ())
-    sizes = [(graph.shape(value) or ())[axis] for value in node.outputs]
+    sizes = [length(value, axis) for value in node.outputs]
     if None in sizes:
         layout.seal(x, axis, obstacle(node, "splits into sizes known only at run time"))
     for block in layout.blocks(x):
@@ -536,7 +537,7 @@ def slices(node: ir.Node) -> dict[int, slice] | None:
     steps = steps if steps is not None else [1] * len(starts)
     taken = {}
     for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
-        size = (graph.shape(node.inputs[0]) or ())[axis]
+        size = length(node.inputs[0], axis)
         # ONNX clamps an end below -size to "before the first"; Python has no number for that, only None.
         before_first = step < 0 and size is not None and end < -size
         taken[axis] = slice(start, None if before_first else end, step)
@@ -551,7 +552,7 @@ def _slice(layout: Layout, node: ir.Node) -> None:
         layout.refuse(node, "takes a part known only at run time")
         return
     for axis, part in taken.items():
-        size = (graph.shape(x) or ())[axis]
+        size = length(x, axis)
         joint = any(axis in block.axes and len(block.axes) > 1 for block in layout.blocks(x))
         if joint or size is None or part.step != 1:
             layout.seal(x, axis, obstacle(node, "takes a part of this axis that cannot be followed"))
@@ -632,7 +633,7 @@ def _depth_to_space(layout: Layout, node: ir.Node) -> None:
     size = graph.attribute_int(node, "blocksize", 1)
     for axis in (2, 3):
         layout.seal(x, axis, obstacle(node, "interleaves this axis"))
-    if not layout.blocks(x) or (graph.shape(x) or ())[1] is None:
+    if not layout.blocks(x) or length(x, 1) is None:
         layout.refuse(node, "its channels are not known")
         return
     numbers = layout.track(x, 1, node)

@@ -117,7 +117,7 @@ def analyze(model: ir.Model) -> Analysis:
                 )
             )
     skipped = [
-        Skip(where=group.name, op=group.obstacle.op, reason=f"{group.obstacle.where} {group.obstacle.reason}")
+        Skip(where=group.name, op=group.obstacle.op, reason=f"{group.obstacle.where}: {group.obstacle.reason}")
         for group in groups
         if group.obstacle is not None
     ]

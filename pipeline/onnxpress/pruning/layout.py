@@ -94,11 +94,9 @@ class Layout:
 
     def put(self, value: ir.Value, blocks: Iterable[Block]) -> None:
         """Set the blocks of a value; where its sizes are not theirs, the channels stay behind and cannot be removed."""
-        sizes, fitting = graph.shape(value) or (), []
+        fitting = []
         for block in blocks:
-            if all(axis < len(sizes) for axis in block.axes) and block.numbers.shape == tuple(
-                sizes[axis] for axis in block.axes
-            ):
+            if block.numbers.shape == tuple(length(value, axis) for axis in block.axes):
                 fitting.append(block)
             else:
                 self.channels.fix(block.numbers, source(value))
@@ -121,7 +119,7 @@ class Layout:
         for block in self.blocks(value):
             if axis in block.axes:
                 return self._alone(value, block, axis)
-        size = (graph.shape(value) or ())[axis]
+        size = length(value, axis)
         assert size is not None  # noqa: S101 - the rules ask for axes of known size only
         numbers = self.channels.new(size)
         if not is_constant:
@@ -131,9 +129,9 @@ class Layout:
 
     def couple(self, first: ir.Value, axis: int, second: ir.Value, other: int, node: ir.Node) -> None:
         """Tie two axes index by index; where a size is not known or differs, what has numbers must stay."""
-        size = _size(first, axis)
-        if size is None or size != _size(second, other):
-            self.refuse(node, f"combines axes of sizes {size} and {_size(second, other)}", [first, second])
+        size = length(first, axis)
+        if size is None or size != length(second, other):
+            self.refuse(node, f"combines axes of sizes {size} and {length(second, other)}", [first, second])
             return
         self.channels.unite(self.track(first, axis, node), self.track(second, other, node))
 
@@ -157,8 +155,7 @@ class Layout:
         """Close the books: no channel leaves by a door that no rule has watched, and no joint block stays open."""
         for value, blocks in self.tracked().items():
             if value.is_graph_output():
-                reason = f"its channels are the model's output {value.name!r}"
-                self._fix_all(blocks, Skip(where=str(value.name), op="output", reason=reason))
+                self._fix_all(blocks, Skip(where=str(value.name), op="output", reason="is the model's output"))
             for node in graph.consumers(value):
                 if node.graph is not main:
                     self._fix_all(
@@ -218,7 +215,7 @@ def source(value: ir.Value) -> Skip:
     producer = value.producer()
     if producer is not None:
         return obstacle(producer, "gives channels that cannot be followed")
-    return Skip(where=str(value.name), op="input", reason=f"is the model's input {value.name!r}")
+    return Skip(where=str(value.name), op="input", reason="is the model's input")
 
 
 def label(node: ir.Node) -> str:
@@ -226,6 +223,7 @@ def label(node: ir.Node) -> str:
     return node.name or str(node.outputs[0].name)
 
 
-def _size(value: ir.Value, axis: int) -> int | None:
+def length(value: ir.Value | None, axis: int) -> int | None:
+    """Return the size of an axis; None when it is not fixed, or the value has no such axis."""
     dims = graph.shape(value)
     return None if dims is None or not -len(dims) <= axis < len(dims) else dims[axis]

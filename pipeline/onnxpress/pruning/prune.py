@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from onnx_ir.passes import common
 
 from onnxpress import graph
 from onnxpress.artifact import Edit, Skip
 from onnxpress.errors import UsageError
+from onnxpress.export.passes import shapes
+from onnxpress.export.passes.constants import lift
+from onnxpress.export.passes.rewiring import initializer
 from onnxpress.pruning import allocation, proof, surgery
 from onnxpress.pruning.groups import Analysis, Group, analyze
 from onnxpress.pruning.layout import label
@@ -41,8 +43,7 @@ def prune(model: ir.Model, options: PruneOptions, data: Dataset | None = None) -
     if options.repair and data is None:
         raise UsageError("prune: repair needs calibration data. Give --calibration DATA, or data.calibration.")
     work = model.clone()
-    common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(work)
-    _untie_parameters(work)
+    lift(work)
     if not any(options.selects(label(node)) for node in graph.nodes(work)):
         raise UsageError(
             f"include {options.include!r}, exclude {options.exclude!r}: no node is left. See `compress inspect`."
@@ -53,7 +54,9 @@ def prune(model: ir.Model, options: PruneOptions, data: Dataset | None = None) -
         facts = {**before, "params_after": allocation.parameters(work), "sparsity": sparsity}
         return Edit(model=work, changed=tuple(changed), skipped=tuple(skipped), facts=facts)
 
-    common.ShapeInferencePass()(work)
+    _untie_parameters(work)
+    stated = shapes.known(work)
+    shapes.infer(work)
     analysis = analyze(work)
     groups, skipped = _selected(analysis, options)
     choice = allocation.choose(work, groups, options)
@@ -78,6 +81,7 @@ def prune(model: ir.Model, options: PruneOptions, data: Dataset | None = None) -
         "proof_error": proof_error,
         "layers_repaired": len(repaired),
     }
+    shapes.restore(work, stated)
     return Edit(model=work, changed=tuple(changed), skipped=tuple(skipped), facts=facts)
 
 
@@ -86,11 +90,12 @@ def _untie_parameters(model: ir.Model) -> None:
     for value in list(model.graph.initializers.values()):
         sizes = [size for size in graph.shape(value) or () if size != 1]
         uses = value.uses()
-        if len(sizes) != 1 or len(uses) < 2 or value.const_value is None or value.is_graph_output():
+        if len(sizes) != 1 or len(uses) < 2 or value.is_graph_output():
             continue
-        for node, position in list(uses)[1:]:
-            copy = surgery.new_initializer(model, str(value.name), value.const_value.numpy())
-            node.replace_input_with(position, copy)
+        array = graph.constant(value)
+        if array is not None:
+            for node, position in list(uses)[1:]:
+                node.replace_input_with(position, initializer(model.graph, str(value.name), ir.tensor(array)))
 
 
 def _selected(analysis: Analysis, options: PruneOptions) -> tuple[list[Group], list[Skip]]:

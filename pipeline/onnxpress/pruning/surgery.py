@@ -9,7 +9,6 @@ BatchNorm or the constant of a Pad act on a removed channel in the masked graph 
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +16,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxpress import graph
+from onnxpress.export.passes.rewiring import initializer
 from onnxpress.pruning.coupling import integers, paddings, slices, target_shape
 from onnxpress.pruning.groups import Group
 from onnxpress.pruning.layout import label
@@ -83,8 +83,8 @@ def masked(model: ir.Model, choice: Choice) -> ir.Model:
         if mask is None or entering is None or entering.dtype is None:
             continue
         shape = [-1 if position == axis % rank else 1 for position in range(rank)]
-        condition = new_initializer(copy, f"{twin.outputs[0].name}_mask", mask.reshape(shape))
-        zero = new_initializer(copy, f"{twin.outputs[0].name}_zero", np.zeros((), entering.dtype.numpy()))
+        condition = initializer(copy.graph, f"{twin.outputs[0].name}_mask", ir.tensor(mask.reshape(shape)))
+        zero = initializer(copy.graph, f"{twin.outputs[0].name}_zero", ir.tensor(np.zeros((), entering.dtype.numpy())))
         where = ir.node("Where", [condition, entering, zero])
         copy.graph.insert_before(twin, where)
         twin.replace_input_with(0, where.outputs[0])
@@ -118,8 +118,11 @@ def _reshape(model: ir.Model, node: ir.Node, kept: Kept) -> None:
     masks = kept.values().get(node.outputs[0])
     if target is None or masks is None:
         return
-    for axis, mask in masks.items():
-        target[axis] = int(mask.sum())
+    for axis, size in enumerate(graph.shape(node.outputs[0]) or ()):
+        if axis in masks:
+            target[axis] = int(masks[axis].sum())
+        elif target[axis] == 0 and size is not None:  # the input's axis of this number may be another one, and be cut
+            target[axis] = size
     _set_integers(model, node, 1, "shape", target)
 
 
@@ -167,8 +170,10 @@ def _gather(model: ir.Model, node: ir.Node, kept: Kept) -> None:
 
 def _expand(model: ir.Model, node: ir.Node, kept: Kept) -> None:
     shape = integers(node, 1, "shape") or []
+    missing = len(graph.shape(node.outputs[0]) or ()) - len(shape)
     for axis in kept.values().get(node.outputs[0], {}):
-        shape[axis] = 1
+        if axis >= missing:
+            shape[axis - missing] = 1
     _set_integers(model, node, 1, "shape", shape)
 
 
@@ -214,14 +219,7 @@ def _set_integers(model: ir.Model, node: ir.Node, position: int, attribute: str,
         return
     old = node.inputs[position] if position < len(node.inputs) else None
     dtype = np.int64 if old is None or old.dtype is None else old.dtype.numpy()
-    constant = new_initializer(model, f"{node.outputs[0].name}_{attribute}", np.asarray(values, dtype))
+    constant = initializer(model.graph, f"{node.outputs[0].name}_{attribute}", ir.tensor(np.asarray(values, dtype)))
     if position >= len(node.inputs):
         node.resize_inputs(position + 1)
     node.replace_input_with(position, constant)
-
-
-def new_initializer(model: ir.Model, name: str, array: np.ndarray[Any, Any]) -> ir.Value:
-    """Store an array under this name, or under the name with a number where it is taken."""
-    taken = model.graph.initializers
-    names = itertools.chain([name], (f"{name}_{i}" for i in itertools.count(1)))
-    return graph.add_initializer(model.graph, next(each for each in names if each not in taken), array)

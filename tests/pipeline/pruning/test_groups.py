@@ -427,55 +427,55 @@ def test_worked_example_of_the_docstring(build: Build) -> None:
 
 
 STOPPED = {
-    "output": (CHAIN, "y", "output", "its channels are the model's output 'y'"),
+    "output": (CHAIN, "y", "output", "y: is the model's output"),
     "softmax over channels": (
         "net (float[N,3,8,8] x, float[4,3,1,1] aw, float[5,4,1,1] bw) => (float[N,5,8,8] y) {"
         " a = Conv (x, aw) s = Softmax <axis = 1> (a) y = Conv (s, bw) }",
         "a",
         "Softmax",
-        "s normalizes over these channels",
+        "s: normalizes over these channels",
     ),
     "layer norm": (
         "net (float[N,3] x, float[3,4] aw, float[4] g, float[4] b, float[4,5] bw) => (float[N,5] y) {"
         " a = MatMul (x, aw) n = LayerNormalization (a, g, b) y = MatMul (n, bw) }",
         "a",
         "LayerNormalization",
-        "n normalizes over these channels",
+        "n: normalizes over these channels",
     ),
     "mean over channels": (
         "net (float[N,3,8,8] x, float[4,3,1,1] aw, float[5,4,1,1] bw) => (float[N,5,8,8] y) {"
         " a = Conv (x, aw) m = ReduceMean <axes = [1]> (a) d = Sub (a, m) y = Conv (d, bw) }",
         "a",
         "ReduceMean",
-        "m reduces over these channels",
+        "m: reduces over these channels",
     ),
     "unknown operator": (
         "net (float[N,3,8,8] x, float[4,3,1,1] aw, float[5,4,1,1] bw) => (float[N,5,8,8] y) {"
         " a = Conv (x, aw) l = LRN <size = 3> (a) y = Conv (l, bw) }",
         "a",
         "LRN",
-        "l this operator is not followed",
+        "l: this operator is not followed",
     ),
     "foreign domain": (
         "net (float[N,3,8,8] x, float[4,3,1,1] aw, float[5,4,1,1] bw) => (float[N,5,8,8] y) {"
         " a = Conv (x, aw) l = custom.Relu (a) y = Conv (l, bw) }",
         "a",
         "Relu",
-        "l this operator is not followed",
+        "l: this operator is not followed",
     ),
     "sum with an input": (
         "net (float[N,4,8,8] x, float[4,4,1,1] aw, float[5,4,1,1] bw) => (float[N,5,8,8] y) {"
         " a = Conv (x, aw) s = Add (a, x) y = Conv (s, bw) }",
         "a",
         "input",
-        "x is the model's input 'x'",
+        "x: is the model's input",
     ),
     "number of channels read": (
         "net (float[N,3,8,8] x, float[4,3,1,1] aw, float[5,4,1,1] bw) => (float[N,5,8,8] y) {"
         " a = Conv (x, aw) s = Shape <start = 1, end = 2> (a) n = Cast <to = 1> (s) d = Div (a, n) y = Conv (d, bw) }",
         "a",
         "Shape",
-        "s reads their number at run time",
+        "s: reads their number at run time",
     ),
     "one gate for all": (
         "net (float[N,3,8,8] x, float[4,3,1,1] aw, float[2,4,1,1] gw, float[5,4,1,1] bw) => (float[N,5,8,8] y) {"
@@ -483,21 +483,21 @@ STOPPED = {
         " g, h = Split <axis = 1> (two, sizes) p = Mul (a, g) q = Add (p, h) y = Conv (q, bw) }",
         "two",
         "Mul",
-        "p one channel is used for many",
+        "p: one channel is used for many",
     ),
     "mixed with the batch": (
         "net (float[N,3,8,8] x, float[4,3,1,1] aw, float[8,5] bw) => (float[M,5] y) {"
         " a = Conv (x, aw) s = Constant <value = int64[2] {-1, 8}> () r = Reshape (a, s) y = MatMul (r, bw) }",
         "a",
         "Reshape",
-        "r mixes channels with axes that cannot be followed",
+        "r: mixes channels with axes that cannot be followed",
     ),
     "tiled": (
         "net (float[N,3,8,8] x, float[4,3,1,1] aw, float[5,8,1,1] bw) => (float[N,5,8,8] y) {"
         " a = Conv (x, aw) n = Constant <value = int64[4] {1, 2, 1, 1}> () t = Tile (a, n) y = Conv (t, bw) }",
         "a",
         "Tile",
-        "t this operator is not followed",
+        "t: this operator is not followed",
     ),
     "every second channel": (
         "net (float[N,3,8,8] x, float[4,3,1,1] aw, float[5,2,1,1] bw) => (float[N,5,8,8] y) {"
@@ -506,7 +506,7 @@ STOPPED = {
         " s = Slice (a, b, e, i, t) y = Conv (s, bw) }",
         "a",
         "Slice",
-        "s takes a part of this axis that cannot be followed",
+        "s: takes a part of this axis that cannot be followed",
     ),
     "reflected channels": (
         "net (float[N,3,8,8] x, float[4,3,1,1] aw, float[5,6,1,1] bw) => (float[N,5,8,8] y) {"
@@ -514,14 +514,14 @@ STOPPED = {
         ' r = Pad <mode = "reflect"> (a, p) y = Conv (r, bw) }',
         "a",
         "Pad",
-        "r pads this axis with other than a constant",
+        "r: pads this axis with other than a constant",
     ),
     "channels as indices": (
         "net (float[N,3] x, float[3,4] aw, float[20,6] table, float[6,5] bw) => (float[N,4,5] y) {"
         " a = MatMul (x, aw) i = Cast <to = 7> (a) m = Clip (i, , ) e = Gather (table, m) y = MatMul (e, bw) }",
         "a",
         "Gather",
-        "e is used as an index",
+        "e: is used as an index",
     ),
 }
 
@@ -532,10 +532,7 @@ def test_what_cannot_be_proven_is_skipped_with_operator_and_reason(build: Build,
     analysis = analyze(build(text))
     assert where not in [group.name for group in analysis.prunable]
     found = [(skip.where, skip.op, skip.reason) for skip in analysis.skipped]
-    assert any(
-        (each_where, each_op) == (where, op) and each_reason.endswith(reason)
-        for each_where, each_op, each_reason in found
-    ), found
+    assert (where, op, reason) in found
 
 
 def test_weight_that_is_a_graph_input_is_skipped(build: Build) -> None:
