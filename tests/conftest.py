@@ -6,10 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from onnxpress import cli
 
 ROOT = Path(__file__).parents[1]
+
+# Examples are searched for on people's machines; in CI a red run must mean that the change broke something.
+settings.register_profile("ci", derandomize=True, deadline=None)
+if os.environ.get("CI"):
+    settings.load_profile("ci")
 
 
 @dataclass(frozen=True)

@@ -176,18 +176,19 @@ def _enough(steps: Sequence[Step], options: PruneOptions, channels: int) -> int:
 
 
 def _reaching(steps: Sequence[Step], scale: Scale, share: float, quantity: Quantity) -> Counts:
-    """Return the counts after the shortest run of first steps that meets a target.
+    """Return counts that meet a target closely: the first steps in order, as far as it asks.
 
-    The last step is the one, of those that groups could take next, that comes closest. Then steps are given back, the
-    last ones first, where the target holds without them.
+    The step that crosses the target may overshoot by far. Then its group is passed over, and the following steps are
+    tried, until one ends within one percent; if none does, the closest is taken. What overshoots still is given back,
+    the last steps first.
 
     Raises:
         UsageError: all steps together do not meet it.
 
     """
 
-    def counts_after(length: int) -> Counts:
-        return {step.group: step.after for step in steps[:length]}
+    def counts_after(taken: int) -> Counts:
+        return {step.group: step.after for step in steps[:taken]}
 
     least = scale.ratio(counts_after(len(steps)))
     if least > share:
@@ -195,20 +196,36 @@ def _reaching(steps: Sequence[Step], scale: Scale, share: float, quantity: Quant
             f"target {quantity}={share:g}: cannot be reached, all that can be removed leaves {least:.3g} of the "
             f"baseline's {quantity}. Ask for at least that much, or allow more with round_to and exclude."
         )
-    length = bisect.bisect_left(range(len(steps)), True, key=lambda taken: scale.ratio(counts_after(taken)) <= share)
-    counts = counts_after(length)
-    if length:
-        before, last = counts_after(length - 1), {step.group: step for step in reversed(steps[length - 1 :])}
-        ends = [{**before, step.group: step.after} for step in last.values()]
-        counts = max((end for end in ends if scale.ratio(end) <= share), key=scale.ratio)
-    closed = set()
-    for step in reversed(steps[:length]):
-        wider = {**counts, step.group: step.before}
-        is_last = counts.get(step.group) == step.after
-        if is_last and step.group not in closed and scale.ratio(wider) <= share:
-            counts = wider
-        else:
-            closed.add(step.group)
+    above = bisect.bisect_left(range(len(steps)), True, key=lambda taken: scale.ratio(counts_after(taken + 1)) <= share)
+    counts, passed = counts_after(above), set()
+    closest, ratio = counts, 0.0
+    if scale.ratio(counts) <= share:
+        return counts
+    for step in steps[above:]:
+        if step.group in passed:
+            continue
+        narrower = {**counts, step.group: step.after}
+        reached = scale.ratio(narrower)
+        if reached > share:
+            counts = narrower
+            continue
+        passed.add(step.group)
+        if reached > ratio:
+            closest, ratio = narrower, reached
+        if reached >= 0.99 * share:
+            break
+    return _given_back(closest, steps, scale, share)
+
+
+def _given_back(counts: Counts, steps: Sequence[Step], scale: Scale, share: float) -> Counts:
+    kept: set[Group] = set()
+    for step in reversed(steps):
+        if step.group not in kept and counts.get(step.group) == step.after:
+            wider = {**counts, step.group: step.before}
+            if scale.ratio(wider) <= share:
+                counts = wider
+            else:
+                kept.add(step.group)
     return counts
 
 

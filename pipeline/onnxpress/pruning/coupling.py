@@ -66,9 +66,10 @@ def target_shape(node: ir.Node) -> list[int] | None:
     A shape computed at run time is replaced by what shape inference proves about the output: known sizes, 0 where an
     axis has the input axis's symbolic size, and at most one -1.
     """
-    constant = graph.constant(node.inputs[1])
+    constant = integers(node, 1, "shape")
     if constant is not None:
-        return [int(size) for size in constant]
+        empty = 0 in constant and graph.attribute_int(node, "allowzero", 0)  # asks for an axis of size 0
+        return None if empty else constant
     given, wanted = node.inputs[0].shape, node.outputs[0].shape  # type: ignore[union-attr]
     if given is None or wanted is None:
         return None
@@ -405,7 +406,7 @@ def _reshape(layout: Layout, node: ir.Node) -> None:
     assert x is not None and x.shape is not None and result.shape is not None  # noqa: S101 - checked by `follow`
     if not layout.blocks(x):
         return
-    if node.op_type == "Reshape" and (target_shape(node) is None or graph.attribute_int(node, "allowzero", 0)):
+    if node.op_type == "Reshape" and target_shape(node) is None:
         layout.refuse(node, "reshapes to sizes known only at run time")
         return
     segments = _segments(list(x.shape), list(result.shape))

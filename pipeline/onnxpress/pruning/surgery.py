@@ -123,6 +123,7 @@ def _reshape(model: ir.Model, node: ir.Node, kept: Kept) -> None:
             target[axis] = int(masks[axis].sum())
         elif target[axis] == 0 and size is not None:  # the input's axis of this number may be another one, and be cut
             target[axis] = size
+    node.attributes.pop("allowzero", None)  # what zeros are left copy a size
     _set_integers(model, node, 1, "shape", target)
 
 

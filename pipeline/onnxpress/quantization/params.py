@@ -32,7 +32,7 @@ def activation_params(low: float, high: float) -> ActivationParams:
     """
     low, high = min(low, 0.0), max(high, 0.0)
     scale = np.float32((high - low) / (LEVELS - 1))
-    if scale == 0 or not np.isfinite(scale):  # also when the range underflows float32
+    if scale < np.finfo(np.float32).tiny:  # also when the range underflows float32
         return ActivationParams(scale=np.float32(1), zero_point=np.uint8(0))
     return ActivationParams(scale=scale, zero_point=np.uint8(np.clip(np.round(-low / float(scale)), 0, LEVELS - 1)))
 
@@ -74,4 +74,5 @@ def quantize_bias(bias: Array, input_scale: np.float32, weight_scale: Array) -> 
         (int32 [channels], float32 scales [channels] or scalar).
     """
     scale = (np.float64(input_scale) * weight_scale.astype(np.float64)).astype(np.float32)
+    scale = np.maximum(scale, np.finfo(np.float32).tiny)  # below it floats lose digits, and a zero could not divide
     return np.round(bias.astype(np.float64) / scale).astype(np.int32), scale

@@ -250,7 +250,7 @@ net (float[N,S,8] x, float[8,36] w, float[36] b, float[12,8] ow) => (float[N,S,8
   three = Constant <value = int64[1] {3}> ()
   four = Constant <value = int64[1] {4}> ()
   heads = Concat <axis = 0> (n, s, three, four)
-  q1 = Reshape (q0, heads)
+  q1 = Reshape <allowzero = 1> (q0, heads)
   k1 = Reshape (k0, heads)
   v1 = Reshape (v0, heads)
   q = Transpose <perm = [0,2,1,3]> (q1)
@@ -491,6 +491,14 @@ STOPPED = {
         "a",
         "Reshape",
         "r: mixes channels with axes that cannot be followed",
+    ),
+    "an axis of size zero": (
+        "net (float[N,3,8,8] x, float[4,3,1,1] aw, float[64,5] bw) => (float[K,M,5] y) {"
+        " a = Conv (x, aw) s = Constant <value = int64[3] {0, 4, 64}> () r = Reshape <allowzero = 1> (a, s)"
+        " y = MatMul (r, bw) }",
+        "a",
+        "Reshape",
+        "r: reshapes to sizes known only at run time",
     ),
     "tiled": (
         "net (float[N,3,8,8] x, float[4,3,1,1] aw, float[5,8,1,1] bw) => (float[N,5,8,8] y) {"

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -62,6 +62,7 @@ def test_a_channel_of_zeros_is_harmless() -> None:
     assert not integers.any() and (scale == 1).all()
 
 
+@example(np.full(5, 4.3e-35, np.float32), 1e-6, np.zeros((5, 4), np.float32))
 @given(
     hnp.arrays(np.float32, 5, elements=st.floats(-100, 100, width=32)),
     st.floats(1e-6, 10),
