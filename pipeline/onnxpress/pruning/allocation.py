@@ -45,10 +45,10 @@ class Step:
     """Channels kept before and after it."""
     removed_share: float
     """Share of the group's channels gone halfway through the step."""
-    importance: float
-    """Mean score of the channels removed; a group's scores have mean 1."""
+    lost: float
+    """Share of its scores that each weight of the group loses, summed over the weights."""
     price: float
-    """Scores lost per quantity saved, see the module."""
+    """What is lost per share of the quantity saved, see the module."""
 
 
 def choose(model: ir.Model, groups: Sequence[Group], options: PruneOptions) -> Choice:
@@ -152,15 +152,15 @@ def _steps(group: Group, scores: Array, scale: Scale, round_to: int) -> list[Ste
     saved = (1 - scale.ratio({group: down[-1]})) / (group.size - down[-1])  # per channel, all others whole
     steps = []
     for before, after in itertools.pairwise(down):
-        importance = float(ascending[group.size - before : group.size - after].mean())
+        lost = float(ascending[group.size - before : group.size - after].sum()) / group.size * len(_sides(group))
         steps.append(
             Step(
                 group=group,
                 before=before,
                 after=after,
                 removed_share=1 - (before + after) / 2 / group.size,
-                importance=importance,
-                price=importance * len(_sides(group)) / group.size / max(saved, 1e-12),
+                lost=lost,
+                price=lost / (before - after) / max(saved, 1e-12),
             )
         )
     return steps
@@ -176,11 +176,11 @@ def _enough(steps: Sequence[Step], options: PruneOptions, channels: int) -> int:
 
 
 def _reaching(steps: Sequence[Step], scale: Scale, share: float, quantity: Quantity) -> Counts:
-    """Return counts that meet a target closely: the first steps in order, as far as it asks.
+    """Return counts that meet a target: the first steps in order, as far as it asks.
 
-    The step that crosses the target may overshoot by far. Then its group is passed over, and the following steps are
-    tried, until one ends within one percent; if none does, the closest is taken. What overshoots still is given back,
-    the last steps first.
+    The step that crosses the target may overshoot by far. Then its group is passed over and the following steps are
+    tried, until one ends within one percent; of all ends, the one that loses least is taken. Whatever an end overshoots
+    is given back first, the last steps first.
 
     Raises:
         UsageError: all steps together do not meet it.
@@ -198,9 +198,9 @@ def _reaching(steps: Sequence[Step], scale: Scale, share: float, quantity: Quant
         )
     above = bisect.bisect_left(range(len(steps)), True, key=lambda taken: scale.ratio(counts_after(taken + 1)) <= share)
     counts, passed = counts_after(above), set()
-    closest, ratio = counts, 0.0
     if scale.ratio(counts) <= share:
         return counts
+    ends = []
     for step in steps[above:]:
         if step.group in passed:
             continue
@@ -210,11 +210,10 @@ def _reaching(steps: Sequence[Step], scale: Scale, share: float, quantity: Quant
             counts = narrower
             continue
         passed.add(step.group)
-        if reached > ratio:
-            closest, ratio = narrower, reached
+        ends.append(_given_back(narrower, steps, scale, share))
         if reached >= 0.99 * share:
             break
-    return _given_back(closest, steps, scale, share)
+    return min(ends, key=lambda end: sum(step.lost for step in steps if end.get(step.group, step.before) <= step.after))
 
 
 def _given_back(counts: Counts, steps: Sequence[Step], scale: Scale, share: float) -> Counts:
