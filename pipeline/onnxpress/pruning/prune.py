@@ -18,7 +18,7 @@ from onnxpress.pruning.groups import Analysis, Group, analyze
 from onnxpress.pruning.layout import label
 from onnxpress.pruning.options import PruneOptions
 from onnxpress.pruning.repair import repair
-from onnxpress.pruning.sparsity import sparsify
+from onnxpress.pruning.sparsity import deflated_bytes, sparsify
 from onnxpress_calibration.dataset import Dataset
 
 
@@ -34,7 +34,8 @@ def prune(model: ir.Model, options: PruneOptions, data: Dataset | None = None) -
         The pruned model. Facts, for every granularity: ``params_before``, ``params_after``; for channels also
         ``macs_before``, ``macs_after``, ``macs_ratio``, ``groups``, ``groups_skipped``, ``prunable_macs_pct`` (MACs of
         the nodes that at least one removable channel enters or leaves), ``proof_error`` (see `proof.prove`; of the cut,
-        before any repair) and ``layers_repaired``; for single weights ``sparsity``, the share of zeros among them.
+        before any repair) and ``layers_repaired``; for single weights ``sparsity``, the share of zeros among them, and
+        ``deflated_bytes_before`` and ``deflated_bytes_after``: the file stays as large, its compressed size does not.
 
     Raises:
         UsageError: the target cannot be reached, include and exclude leave no node, or repair has no data.
@@ -50,8 +51,14 @@ def prune(model: ir.Model, options: PruneOptions, data: Dataset | None = None) -
         )
     before: dict[str, Any] = {"params_before": allocation.parameters(work)}
     if options.granularity != "channel":
+        before["deflated_bytes_before"] = deflated_bytes(work)
         changed, skipped, sparsity = sparsify(work, options)
-        facts = {**before, "params_after": allocation.parameters(work), "sparsity": sparsity}
+        facts = {
+            **before,
+            "params_after": allocation.parameters(work),
+            "deflated_bytes_after": deflated_bytes(work),
+            "sparsity": sparsity,
+        }
         return Edit(model=work, changed=tuple(changed), skipped=tuple(skipped), facts=facts)
 
     _untie_parameters(work)

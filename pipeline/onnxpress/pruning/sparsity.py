@@ -6,10 +6,12 @@ Biases, normalization parameters and embeddings are left alone.
 
 from __future__ import annotations
 
+import zlib
+
 import numpy as np
 import onnx_ir as ir
 
-from onnxpress import graph
+from onnxpress import artifact, graph
 from onnxpress.artifact import Skip
 from onnxpress.graph import Array
 from onnxpress.pruning import criteria
@@ -65,6 +67,11 @@ def _select(model: ir.Model, options: PruneOptions) -> tuple[list[Weight], list[
             elif value is not None and not value.is_initializer() and graph.constant_tensor(value) is not None:
                 skipped.append(obstacle(node, f"its weight {value.name!r} is a Constant node inside a subgraph"))
     return list(found.values()), skipped
+
+
+def deflated_bytes(model: ir.Model) -> int:
+    """Return what all constants take after Deflate (RFC 1951), each on its own, at the fastest level."""
+    return sum(len(zlib.compress(tensor.tobytes(), 1)) for tensor in artifact.tensors(model))
 
 
 def largest(scores: Array, amount: float) -> Array:
