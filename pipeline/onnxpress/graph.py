@@ -178,7 +178,7 @@ def add_initializer(main: ir.Graph, name: str, array: Array) -> ir.Value:
     """Store an array as an initializer; one of this name that is there already is returned instead."""
     if name in main.initializers:
         return main.initializers[name]
-    tensor = ir.tensor(array, name=name)
+    tensor = ir.Tensor(array, name=name)  # `ir.tensor` asks what it got, which takes longer than all the rest
     value = ir.Value(name=name, const_value=tensor, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype))
     main.register_initializer(value)
     return value

@@ -3,7 +3,8 @@
 The rules follow what onnxruntime fuses on a CPU, measured on real models:
 
 * A *weighted* node (Conv, Gemm, MatMul with a constant weight) runs int8 when its input is quantized. Conv needs a
-  quantized output as well; Gemm and MatMul have kernels that return float, which loses less.
+  quantized output as well; Gemm and MatMul have kernels that return float, which loses less, unless a Relu or Clip
+  with further readers follows: then onnxruntime fuses them only together with a quantized output.
 * Relu and Clip directly behind a weighted node or an Add are absorbed: the range is taken *after* them. A range before
   the activation costs 5 to 15 dB and breaks the fusion.
 * *Pointwise* nodes (Add, Mul, Concat, pooling, …) have int8 kernels; *through* nodes (Reshape, MaxPool, …) move int8
@@ -42,8 +43,14 @@ THROUGH = frozenset(
     }
 )
 """What onnxruntime moves as integers (its QDQ transformer's list; Pad, Identity and DepthToSpace are not on it)."""
+ABSORBS = frozenset({"Add", "Conv", "Gemm", "MatMul"})
+"""What takes a Relu or Clip behind it into its int8 kernel."""
+SAME_VALUES = frozenset({"Expand", "Flatten", "Reshape", "Squeeze", "Tile", "Transpose", "Unsqueeze"})
+"""What keeps every value and so the range, whether it runs on integers or not."""
 NO_KERNEL = frozenset({"ConvTranspose", "GRU", "RNN"})
 """Weighted operators for which onnxruntime has no int8 kernel on the CPU."""
+MIN_TABLE = 1024
+"""Elements: smaller tables are position indices and the like, with nothing to win."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +62,8 @@ class Placement:
     """Pointwise and through nodes that run on integers, in topological order."""
     quantized: dict[ir.Value, ir.Value]
     """Each quantized activation, and the tensor whose range it takes (itself, or what it inherits from)."""
+    tables: tuple[ir.Node, ...]
+    """Gather nodes whose float table is stored as integers."""
     skipped: tuple[Skip, ...]
 
     @property
@@ -62,18 +71,28 @@ class Placement:
         """The tensors whose statistics are needed, each once."""
         return tuple(dict.fromkeys(self.quantized.values()))
 
+    @property
+    def candidates(self) -> tuple[ir.Value, ...]:
+        """The tensors whose statistics any placement needs that selects some of these nodes: `measured` and more.
+
+        Where a node in the middle stays float, what is behind it no longer inherits the range of what is before it.
+        """
+        return tuple(dict.fromkeys([*self.quantized.values(), *map(measured_at, self.quantized)]))
+
 
 def place(model: ir.Model, selects: Callable[[str], bool]) -> Placement:
     """Decide where int8 goes in the main graph of a prepared model.
 
     Args:
-        model: A prepared model with shapes; it is only read.
-        selects: Tells from a node's name whether the user lets it be quantized.
+        model: A prepared model with shapes, after `gemms`; it is only read.
+        selects: Tells from a node's name whether it may become static int8.
     """
     skipped: list[Skip] = []
     weighted = []
     for node in graph.nodes(model):
-        reason = refusal(node, model, selects)
+        reason = refusal(node, selects)
+        if reason is None and node.graph is not model.graph:
+            reason = "inside a subgraph (If, Loop or Scan), where activations are not measured; mode dynamic reaches it"
         if reason is None:
             weighted.append(node)
         elif reason:
@@ -97,17 +116,23 @@ def place(model: ir.Model, selects: Callable[[str], bool]) -> Placement:
         if node not in chosen:
             continue
         for value in _activations(node):
-            quantized.setdefault(value, value)
+            quantized.setdefault(value, measured_at(value))
         for output in node.outputs:
             after = activated(output)
             if node.op_type in THROUGH:
                 quantized[after] = quantized[_activations(node)[0]]
-            elif node.op_type == "Conv" or node.op_type in POINTWISE:
-                quantized.setdefault(after, after)
-    return Placement(weighted=tuple(weighted), others=tuple(others), quantized=quantized, skipped=tuple(skipped))
+            elif node.op_type == "Conv" or node.op_type in POINTWISE or (after is not output and after.uses()):
+                quantized.setdefault(after, measured_at(after))
+    return Placement(
+        weighted=tuple(weighted),
+        others=tuple(others),
+        quantized=quantized,
+        tables=tuple(tables(model, selects)),
+        skipped=tuple(skipped),
+    )
 
 
-def refusal(node: ir.Node, model: ir.Model, selects: Callable[[str], bool]) -> str | None:
+def refusal(node: ir.Node, selects: Callable[[str], bool]) -> str | None:
     """Return why a node that carries weights stays float; None when it can run int8, "" when it carries none."""
     if node.op_type in NO_KERNEL and node.domain in graph.ONNX_DOMAINS:
         return "onnxruntime has no int8 kernel for it on the CPU"
@@ -119,9 +144,7 @@ def refusal(node: ir.Node, model: ir.Model, selects: Callable[[str], bool]) -> s
     weight = node.inputs[facts.weight]
     tensor = graph.constant_tensor(weight)
     if tensor is None:
-        return "" if node.op_type == "MatMul" else "its weight is computed at run time"
-    if node.graph is not model.graph:
-        return "inside a subgraph (If, Loop or Scan)"
+        return "" if node.op_type == "MatMul" or _dequantized(weight) else "its weight is computed at run time"
     if not selects(node.name or ""):
         return "excluded by include/exclude"
     if tensor.dtype != ir.DataType.FLOAT:
@@ -144,16 +167,47 @@ def refusal(node: ir.Node, model: ir.Model, selects: Callable[[str], bool]) -> s
     return None
 
 
+def tables(model: ir.Model, selects: Callable[[str], bool]) -> list[ir.Node]:
+    """Return the Gather nodes, in bodies of If and Loop too, that look rows up in a float table worth quantizing."""
+    found = []
+    for node in graph.nodes(model):
+        if node.op_type != "Gather" or node.domain not in graph.ONNX_DOMAINS or not selects(node.name or ""):
+            continue
+        tensor = graph.constant_tensor(node.inputs[0])
+        if tensor is None or tensor.dtype != ir.DataType.FLOAT or len(tensor.shape) != 2 or tensor.size < MIN_TABLE:
+            continue
+        if graph.attribute_int(node, "axis", 0) == 0:
+            found.append(node)
+    return found
+
+
+def measured_at(value: ir.Value) -> ir.Value:
+    """Return the tensor that a value only rearranges, or the value itself."""
+    producer = value.producer()
+    while producer is not None and producer.op_type in SAME_VALUES and producer.domain in graph.ONNX_DOMAINS:
+        source = producer.inputs[0]
+        if source is None or graph.constant_tensor(source) is not None:
+            break
+        value, producer = source, source.producer()
+    return value
+
+
 def activated(value: ir.Value) -> ir.Value:
     """Return the tensor behind the Relu or Clip that alone reads this one, else the tensor itself."""
     uses = graph.consumers(value)
     producer = value.producer()
-    if value.is_graph_output() or len(uses) != 1 or producer is None or producer.op_type not in ("Conv", "Gemm", "Add"):
+    if value.is_graph_output() or len(uses) != 1 or producer is None or producer.op_type not in ABSORBS:
         return value
     follower = uses[0]
     if follower.op_type == "Relu" or (follower.op_type == "Clip" and _constant_bounds(follower)):
         return follower.outputs[0]
     return value
+
+
+def _dequantized(value: ir.Value | None) -> bool:
+    """Tell whether a weight is stored as integers already."""
+    producer = None if value is None else value.producer()
+    return producer is not None and producer.op_type == "DequantizeLinear"
 
 
 def _joins(node: ir.Node, available: set[ir.Value]) -> bool:

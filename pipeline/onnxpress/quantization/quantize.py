@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from onnxpress.artifact import Edit, Skip
 from onnxpress.errors import ModelError, UsageError
-from onnxpress.quantization import dynamic, embedding, static
+from onnxpress.quantization import dynamic, static
 from onnxpress.quantization.options import QuantizeOptions
 from onnxpress.quantization.placement import gemms, place
 from onnxpress.quantization.profiling import profile
@@ -40,14 +40,14 @@ def quantize(
     float_model, model = model, model.clone()
     gemms(model)
     if options.mode == "dynamic":
-        edit = dynamic.write(model, options)
+        edit = dynamic.write(model, options.selects, options)
     else:
         if data is None:
             raise UsageError(
                 "quantize: mode static needs calibration data. Give --calibration DATA, or use mode dynamic."
             )
         placement = place(model, options.selects)
-        if not placement.weighted and not embedding.tables(model, options):
+        if not placement.weighted and not placement.tables:
             raise _nothing(options, placement.skipped)
         names = [value.name or "" for value in placement.measured]
         # The float model is run, not the copy: both have every tensor that needs a range, under the same name.
@@ -70,7 +70,7 @@ def tensors(model: ir.Model) -> list[str]:
     """Return the names of all tensors whose ranges static int8 may need in a prepared float model."""
     fused = model.clone()
     gemms(fused)
-    return [value.name or "" for value in place(fused, QuantizeOptions().selects).measured]
+    return [value.name or "" for value in place(fused, QuantizeOptions().selects).candidates]
 
 
 def _nothing(options: QuantizeOptions, skipped: Iterable[Skip]) -> ModelError:

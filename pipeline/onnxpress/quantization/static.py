@@ -21,13 +21,17 @@ from onnxpress.quantization.params import (
     activation_params,
     bias_floor,
     quantize_bias,
-    quantize_weight,
 )
-from onnxpress.quantization.placement import Placement, remove_unused
+from onnxpress.quantization.placement import ABSORBS, Placement, remove_unused
+from onnxpress.quantization.weights import Weights
 
 
 def write(
-    model: ir.Model, placement: Placement, ranges: Mapping[str, tuple[float, float]], options: QuantizeOptions
+    model: ir.Model,
+    placement: Placement,
+    ranges: Mapping[str, tuple[float, float]],
+    options: QuantizeOptions,
+    weights: Weights | None = None,
 ) -> Edit:
     """Write the decisions of a placement into its model.
 
@@ -35,16 +39,18 @@ def write(
         model: A prepared model that `placement` was made for. It is changed in place.
         placement: Which nodes and tensors become int8.
         ranges: (low, high) by the name of each tensor in ``placement.measured``.
-        options: For ``per_tensor`` and the nodes to leave alone.
+        options: How to write; which nodes is the placement's business.
+        weights: Integers made before, when the same model (or its clones) is written again with other decisions.
     """
+    weights = weights or Weights()
     params = {value: activation_params(*ranges[value.name or ""]) for value in placement.measured}
-    writer = _Writer(model.graph, {value: params[source] for value, source in placement.quantized.items()})
+    writer = _Writer(model.graph, {value: params[source] for value, source in placement.quantized.items()}, weights)
     for node in placement.weighted:
         writer.weighted(node, per_tensor=options.per_tensor)
     for node in placement.others:
         writer.other(node)
     writer.activations({*placement.weighted, *placement.others})
-    tables = embedding.quantize(model, options)
+    tables = embedding.quantize(model.graph, placement.tables, weights, per_tensor=options.per_tensor)
     remove_unused(model)
     changed = [node.name or "" for node in (*placement.weighted, *placement.others)]
     return Edit(
@@ -58,10 +64,11 @@ def write(
 class _Writer:
     """Inserts the pairs into one graph. Names follow from what they belong to: equal inputs, equal files."""
 
-    def __init__(self, main: ir.Graph, params: Mapping[ir.Value, ActivationParams]) -> None:
+    def __init__(self, main: ir.Graph, params: Mapping[ir.Value, ActivationParams], weights: Weights) -> None:
         self.graph = main
         self.params = params
-        self.weights: dict[tuple[ir.Value, bytes], ir.Value] = {}
+        self.weights = weights
+        self.stored: dict[tuple[ir.Value, bytes], ir.Value] = {}
         """Tied weights are stored once: (float weight, scales) to the dequantized value."""
 
     def weighted(self, node: ir.Node, *, per_tensor: bool) -> None:
@@ -70,17 +77,17 @@ class _Writer:
         assert facts is not None and node.inputs[0] is not None  # noqa: S101 - placement chose it for that
         weight, input_scale = node.inputs[facts.weight], self.params[node.inputs[0]].scale
         bias = node.inputs[facts.bias] if facts.bias is not None and len(node.inputs) > facts.bias else None
-        array, bias_array = graph.constant(weight), graph.constant(bias)
-        assert weight is not None and array is not None  # noqa: S101
-        axis = None if per_tensor else facts.out_axis % array.ndim
+        tensor, bias_array = graph.constant_tensor(weight), graph.constant(bias)
+        assert weight is not None and tensor is not None  # noqa: S101
+        axis = None if per_tensor else facts.out_axis % len(tensor.shape)
         floor = None if bias_array is None else bias_floor(bias_array, input_scale)
-        integers, scale = quantize_weight(array, axis, floor)
+        integers, scale = self.weights.quantize(tensor, axis, floor=floor)
         key = weight, scale.tobytes()
-        if key not in self.weights:
+        if key not in self.stored:
             name = f"{weight.name}_{node.name}" if f"{weight.name}_q" in self.graph.initializers else weight.name or ""
             zero = self._weight_zero(node, scale)
-            self.weights[key] = self._dequantized(name, integers, scale, axis, before=node, zero=zero)
-        node.replace_input_with(facts.weight, self.weights[key])
+            self.stored[key] = self._dequantized(name, integers, scale, axis, before=node, zero=zero)
+        node.replace_input_with(facts.weight, self.stored[key])
         if bias is not None and bias_array is not None and facts.bias is not None:
             integers, bias_scale = quantize_bias(bias_array, input_scale, scale)
             bias_axis = None if bias_scale.ndim == 0 else 0
@@ -170,4 +177,4 @@ def _absorbed_by(node: ir.Node, chosen: set[ir.Node]) -> bool:
     if node.op_type not in ("Relu", "Clip") or node.inputs[0] is None:
         return False
     producer = node.inputs[0].producer()
-    return producer in chosen and producer is not None and producer.op_type in ("Conv", "Gemm", "Add")
+    return producer in chosen and producer is not None and producer.op_type in ABSORBS

@@ -12,10 +12,12 @@ import pytest
 
 from onnxpress import artifact, session
 from onnxpress.errors import DataError, ModelError, UsageError
-from onnxpress.quantization import QuantizeOptions
+from onnxpress.quantization import QuantizeOptions, dynamic, static
 from onnxpress.quantization.kernels import kernels
 from onnxpress.quantization.placement import place
+from onnxpress.quantization.profiling import profile
 from onnxpress.quantization.quantize import quantize
+from onnxpress.quantization.weights import Weights
 from onnxpress_calibration import calibrators
 from onnxpress_calibration.dataset import Dataset
 
@@ -308,3 +310,66 @@ def test_scores_are_pooled_in_float_so_that_they_do_not_become_ties(tmp_path: Pa
     edit = quantize(model, QuantizeOptions(), graphs.normal((32, 3, 8, 8)))
     ran = running(edit.model, tmp_path)
     assert ran["QLinearConv"] == 1 and ran["GlobalAveragePool"] == 1 and not ran["QLinearGlobalAveragePool"]
+
+
+def test_static_and_dynamic_layers_share_one_model(tmp_path: Path) -> None:
+    model = graphs.build(
+        "g (float[N,4,16] x) => (float[N,4,8] y) { a = MatMul(x, w1) b = Relu(a) c = MatMul(b, w2) d = Relu(c) "
+        "y = MatMul(d, w3) }",
+        {"w1": (16, 32), "w2": (32, 16), "w3": (16, 8)},
+    )
+    first, second, third = (node.name or "" for node in model.graph if node.op_type == "MatMul")
+    options, mixed = QuantizeOptions(), model.clone()
+    placement = place(mixed, {first, third}.__contains__)
+    names = [value.name or "" for value in placement.measured]
+    found = profile(model, names, graphs.normal((64, 4, 16)))
+    ranges = {name: calibrators.choose("minmax", found.tensors[name]) for name in names}
+    assert static.write(mixed, placement, ranges, options).changed == (first, third)
+    edit = dynamic.write(mixed, {second}.__contains__, options)
+    assert edit.changed == (second,) and {skip.where for skip in edit.skipped} <= {first, third}
+    ran = running(mixed, tmp_path)
+    assert ran["DynamicQuantizeLinear"] + ran["DynamicQuantizeMatMul"] == 1 and not ran["MatMul"]
+    feeds = dict(next(iter(graphs.normal((8, 4, 16), seed=5).read())))
+    assert sqnr_db(model, mixed, feeds) > 25
+
+
+def test_rewriting_takes_the_weights_from_memory_and_writes_the_same() -> None:
+    model, options, weights = graphs.conv_chain(), QuantizeOptions(), Weights()
+    ranges = {value.name or "": (-1.0, 3.0) for value in place(model, everything).candidates}
+
+    def written(kept: Weights) -> bytes:
+        copy = model.clone()
+        static.write(copy, place(copy, everything), ranges, options, kept)
+        return ir.to_proto(copy).SerializeToString()
+
+    assert written(weights) == written(weights) == written(Weights())
+
+
+@pytest.mark.parametrize("build", [graphs.conv_chain, graphs.residual, graphs.concat])
+def test_every_placement_finds_its_ranges_among_the_candidates(build: object) -> None:
+    model = build()  # type: ignore[operator]
+    candidates = {value.name for value in place(model, everything).candidates}
+    names = [node.name or "" for node in model.graph]
+    for index in range(2 ** len(names)):
+        chosen = {name for bit, name in enumerate(names) if index >> bit & 1}
+        assert {value.name for value in place(model, chosen.__contains__).measured} <= candidates
+
+
+def test_dynamic_int8_reaches_the_bodies_of_if() -> None:
+    model = graphs.build(
+        "g (bool c, float[5,N,8] x) => (float[5,1,N,16] y) { y = If (c) <"
+        "then_branch = t () => (float[5,1,N,16] p) { p, h = LSTM <hidden_size=16> (x, w, r) }, "
+        "else_branch = e () => (float[5,1,N,16] q) { m = MatMul(x, v) ax = Constant <value_ints = [1]> () "
+        "q = Unsqueeze(m, ax) }> }",
+        {"w": (1, 64, 8), "r": (1, 64, 16), "v": (8, 16)},
+    )
+    edit = quantize(model, QuantizeOptions(mode="dynamic"))
+    assert edit.facts["int8_nodes"] == 2
+    assert not any(
+        value.dtype == ir.DataType.FLOAT and value.shape.numpy()[-2:] in ((64, 8), (64, 16), (8, 16))
+        for value in edit.model.graph.initializers.values()
+        if len(value.shape) > 1
+    )
+    x = np.random.default_rng(0).normal(size=(5, 3, 8)).astype(np.float32)
+    for branch in (True, False):
+        assert sqnr_db(model, edit.model, {"c": np.array(branch), "x": x}) > 25
