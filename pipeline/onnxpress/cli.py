@@ -298,7 +298,7 @@ def profile(
     from onnxpress.export.prepare import prepare
     from onnxpress.files import writing
     from onnxpress.quantization.profiling import profile as run
-    from onnxpress.quantization.quantize import tensors
+    from onnxpress.quantization.quantize import channel_axes, tensors
 
     if data is None and not merge:
         raise UsageError("profile: nothing to do. Give --data DATA, or --merge PROFILE several times.")
@@ -309,14 +309,16 @@ def profile(
         float_model = prepare(artifact.load(model)).model
         with result.progress.task(f"profile {model}", source.count) as advance:
             sha256 = artifact.read(model).sha256
-            shards.append(run(float_model, tensors(float_model), source, model_sha256=sha256, advance=advance))
+            axes = channel_axes(float_model)
+            names = tensors(float_model)
+            shards.append(run(float_model, names, source, channels=axes, model_sha256=sha256, advance=advance))
     collected = functools.reduce(lambda one, other: one.merged(other), shards)
     with writing(output, force=force) as scratch:
         collected.write(scratch / output.name)
     ranges = {name: [each.low, each.high] for name, each in collected.tensors.items() if each.count}
     lines = [f"{output}: {len(collected.tensors)} tensors, {collected.samples} samples"]
     document = {
-        "schema": "onnxpress.profile/1",
+        "schema": "onnxpress.profile/2",
         "model_sha256": collected.model_sha256,
         "data_sha256": collected.data_sha256,
         "samples": collected.samples,

@@ -7,12 +7,13 @@ import pytest
 
 from onnxpress_calibration.errors import DataError
 from onnxpress_calibration.profile import Profile
-from onnxpress_calibration.statistics import TensorStatistics
+from onnxpress_calibration.statistics import ChannelStatistics, TensorStatistics
 
 
 def profile(values: np.ndarray, data: str = "d", model: str = "m") -> Profile:
-    statistics = TensorStatistics()
-    statistics.update(values.astype(np.float32))
+    statistics = TensorStatistics(channels=ChannelStatistics(axis=-1))
+    for pair in np.split(values.astype(np.float32), len(values) // 2):
+        statistics.update(pair)
     tensors = {"x": statistics, "never": TensorStatistics()}
     return Profile(model_sha256=model, data_sha256=data, samples=len(values), tensors=tensors)
 
@@ -24,12 +25,16 @@ def test_round_trip(tmp_path: Path) -> None:
     assert (back.model_sha256, back.data_sha256, back.samples) == ("m", "d", 1000)
     assert (back.tensors["x"].counts == written.tensors["x"].counts).all()
     assert (back.tensors["x"].low, back.tensors["x"].high) == (written.tensors["x"].low, written.tensors["x"].high)
-    assert back.tensors["never"].count == 0
+    assert back.tensors["never"].count == 0 and back.tensors["never"].channels is None
+    mine, theirs = written.tensors["x"].channels, back.tensors["x"].channels
+    assert mine is not None and theirs is not None and back.axes == {"x": -1}
+    assert (mine.count, list(mine.low), list(mine.high)) == (theirs.count, list(theirs.low), list(theirs.high))
+    assert (mine.sums.limbs == theirs.sums.limbs).all() and (mine.squares.limbs == theirs.squares.limbs).all()
 
 
 def test_equal_profiles_have_equal_bytes(tmp_path: Path) -> None:
     for name in ("a", "b"):
-        profile(np.arange(5.0)).write(tmp_path / name)
+        profile(np.arange(6.0)).write(tmp_path / name)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 

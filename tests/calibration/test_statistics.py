@@ -7,13 +7,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from onnxpress_calibration.errors import DataError
-from onnxpress_calibration.statistics import BINS, TensorStatistics
+from onnxpress_calibration.statistics import BINS, ChannelStatistics, TensorStatistics
 
-floats = hnp.arrays(
-    np.float32,
-    st.integers(1, 200),
-    elements=st.floats(-(2.0**99), 2.0**99, width=32, allow_nan=False, allow_infinity=False),
-)
+floats_elements = st.floats(-(2.0**99), 2.0**99, width=32, allow_nan=False, allow_infinity=False)
+floats = hnp.arrays(np.float32, st.integers(1, 200), elements=floats_elements)
 
 
 def collect(*batches: np.ndarray) -> TensorStatistics:
@@ -80,3 +77,56 @@ def test_what_is_not_finite_is_refused_and_not_counted(bad: float) -> None:
     with pytest.raises(DataError, match="NaN or infinity"):
         statistics.update(np.array([1, bad, 2], np.float32))
     assert statistics.count == 4
+
+
+def by_channel(*samples: np.ndarray, axis: int) -> ChannelStatistics:
+    statistics = ChannelStatistics(axis=axis)
+    for sample in samples:
+        statistics.update(sample)
+    return statistics
+
+
+def same_channels(first: ChannelStatistics, second: ChannelStatistics) -> bool:
+    pairs = [
+        (first.low, second.low),
+        (first.high, second.high),
+        (first.sums.limbs, second.sums.limbs),
+        (first.squares.limbs, second.squares.limbs),
+    ]
+    return first.count == second.count and all(np.array_equal(one, other) for one, other in pairs)
+
+
+@pytest.mark.parametrize(("axis", "others"), [(1, (0, 2, 3)), (-1, (0, 1, 2))])
+def test_channels_agree_with_plain_formulas(axis: int, others: tuple[int, ...]) -> None:
+    values = np.random.default_rng(0).normal(3, 2, size=(7, 4, 5, 6)).astype(np.float32)
+    found = by_channel(*np.split(values, 7), axis=axis)
+    assert np.array_equal(found.low, values.min(others)) and np.array_equal(found.high, values.max(others))
+    assert np.array_equal(found.peak, np.abs(values).max(others))
+    assert found.mean == pytest.approx(values.astype(np.float64).mean(others), rel=1e-7)
+    assert found.mean_square == pytest.approx((values.astype(np.float64) ** 2).mean(others), rel=1e-7)
+    assert found.count == values.size // values.shape[axis]
+
+
+@given(st.lists(hnp.arrays(np.float32, (1, 3, 2), elements=floats_elements), min_size=2, max_size=8), st.data())
+@settings(deadline=None)
+def test_channels_are_the_same_bits_in_any_order_and_from_shards(
+    samples: list[np.ndarray], data: st.DataObject
+) -> None:
+    whole = by_channel(*samples, axis=1)
+    assert same_channels(whole, by_channel(*data.draw(st.permutations(samples)), axis=1))
+    merged = ChannelStatistics(axis=1)
+    for shard in (samples[:1], samples[1:]):
+        merged.merge(by_channel(*shard, axis=1))
+    assert same_channels(whole, merged)
+
+
+def test_a_channel_that_comes_or_goes_is_refused() -> None:
+    with pytest.raises(DataError, match="has 4 channels on axis 1, and had 3 before"):
+        by_channel(np.ones((1, 3), np.float32), np.ones((1, 4), np.float32), axis=1)
+
+
+def test_the_two_zeros_are_one() -> None:
+    zeros = [np.array([[0.0]], np.float32), np.array([[-0.0]], np.float32)]
+    for order in (zeros, zeros[::-1]):
+        channels, whole = by_channel(*order, axis=1), collect(*order)
+        assert not np.signbit([channels.low[0], channels.high[0], whole.low, whole.high]).any()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import onnx_ir as ir
 
@@ -11,7 +11,7 @@ from onnxpress.errors import DataError
 from onnxpress.session import SessionOptions, open_session, run
 from onnxpress_calibration.dataset import LABELS, Dataset
 from onnxpress_calibration.profile import Profile
-from onnxpress_calibration.statistics import TensorStatistics
+from onnxpress_calibration.statistics import ChannelStatistics, TensorStatistics
 
 BATCH = 4
 
@@ -21,6 +21,7 @@ def profile(
     tensors: Iterable[str],
     data: Dataset,
     *,
+    channels: Mapping[str, int] | None = None,
     model_sha256: str = "",
     advance: Callable[[int], object] = lambda samples: None,  # noqa: ARG005
 ) -> Profile:
@@ -33,6 +34,8 @@ def profile(
         model: The float model; it is not changed.
         tensors: Names of tensors in its main graph.
         data: Calibration samples.
+        channels: Tensors whose channels get statistics of their own, and the axis the channels lie on (Conv 1,
+            MatMul and Gemm -1); each must be in ``tensors``, too.
         model_sha256: Stored in the profile.
         advance: Called with the number of samples after each batch (for a progress bar).
 
@@ -46,6 +49,8 @@ def profile(
     exposed.graph.outputs.extend(values[name] for name in names if name not in present)
     session = open_session(exposed, SessionOptions())
     statistics = {name: TensorStatistics() for name in names}
+    for name, axis in (channels or {}).items():
+        statistics[name].channels = ChannelStatistics(axis=axis)
     position = 0
     for batch in data.batches(graph.input_specs(model), BATCH):
         feeds = {name: value for name, value in batch.items() if name != LABELS}

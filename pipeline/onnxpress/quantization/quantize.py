@@ -73,6 +73,16 @@ def tensors(model: ir.Model) -> list[str]:
     return [value.name or "" for value in place(fused, QuantizeOptions().selects).candidates]
 
 
+def channel_axes(model: ir.Model) -> dict[str, int]:
+    """Return the inputs of the layers that static int8 may quantize, and the axis on which their channels lie."""
+    fused = model.clone()
+    gemms(fused)
+    placement = place(fused, QuantizeOptions().selects)
+    inputs = [(node.inputs[0], 1 if node.op_type == "Conv" else -1) for node in placement.weighted]
+    measured = set(placement.measured)
+    return {value.name or "": axis for value, axis in inputs if value is not None and value in measured}
+
+
 def _nothing(options: QuantizeOptions, skipped: Iterable[Skip]) -> ModelError:
     reasons = "; ".join(sorted({f"{skip.op}: {skip.reason}" for skip in skipped})) or "it has no such layers"
     return ModelError(f"quantize: nothing in this model can run as {options.mode} int8 ({reasons}).")
