@@ -59,6 +59,13 @@ def quantize_weight(weight: Array, axis: int | None, floor: Array | None = None)
     return np.clip(np.round(weight / steps), -WEIGHT_MAX, WEIGHT_MAX).astype(np.int8), scale
 
 
+def dequantize_weight(integers: Array, scale: Array, axis: int | None) -> Array:
+    """Return the float32 weight that integers and scales of `quantize_weight` stand for."""
+    if axis is not None:
+        scale = scale.reshape([-1 if i == axis % integers.ndim else 1 for i in range(integers.ndim)])
+    return integers * scale
+
+
 def bias_floor(bias: Array, input_scale: np.float32) -> Array:
     """Return the smallest weight scales with which a bias fits into int32 (microsoft/onnxruntime#24711).
 
