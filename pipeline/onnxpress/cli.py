@@ -216,6 +216,13 @@ def prune(
 @click.option("--profile", type=FILE, help="Statistics from `compress profile`, in place of --calibration.")
 @click.option("--samples", type=int, help="Use only the first so many samples.")
 @click.option("--calibrator", help="How ranges follow from the statistics: minmax, mse, percentile.")
+@click.option(
+    "--format", "written", type=click.Choice(["qdq", "qoperator"]), help="QuantizeLinear pairs, or int8 operators."
+)
+@click.option("--activations", type=click.Choice(["uint8", "int8", "uint16", "int16"]), help="Their integers (uint8).")
+@click.option("--weights", type=click.Choice(["int8", "uint8"]), help="Their integers (int8).")
+@click.option("--bits", type=int, help="Bits of a weight, 2 to 8.")
+@click.option("--symmetric", is_flag=True, help="Zero points of activations in the middle of their type.")
 @click.option("--per-tensor", is_flag=True, help="One weight scale per tensor instead of per channel.")
 @click.option("--include", metavar="REGEX", help="Quantize only nodes whose name matches.")
 @click.option("--exclude", metavar="REGEX", help="Keep nodes float whose name matches.")
@@ -229,6 +236,11 @@ def quantize(
     profile: Path | None,
     samples: int | None,
     calibrator: str | None,
+    written: str | None,
+    activations: str | None,
+    weights: str | None,
+    bits: int | None,
+    symmetric: bool,
     per_tensor: bool,
     include: str | None,
     exclude: str | None,
@@ -242,8 +254,9 @@ def quantize(
     from onnxpress.quantization.quantize import quantize as run
     from onnxpress.validation import options
 
-    values = {"mode": mode, "calibrator": calibrator, "per_tensor": per_tensor, "include": include, "exclude": exclude}
-    chosen = options(QuantizeOptions, values | {"samples": samples})
+    values: dict[str, Any] = {"mode": mode, "calibrator": calibrator, "samples": samples, "per_tensor": per_tensor}
+    values |= {"format": written, "activations": activations, "weights": weights, "bits": bits, "symmetric": symmetric}
+    chosen = options(QuantizeOptions, values | {"include": include, "exclude": exclude})
     data = dataset(calibration) if calibration is not None and mode == "static" else None
     statistics = read_profile(profile, model) if profile is not None and mode == "static" else None
     entry = {
@@ -265,6 +278,7 @@ def quantize(
         f"in the loaded onnxruntime session: {running.int8} int8 kernels, {running.float} float, "
         f"{running.conversions} conversions; {running.float_bytes:,} bytes of float weights left",
         *(f"  float: {skip.op} {skip.where}: {skip.reason}" for skip in running.stayed_float),
+        *(f"  note: {note}" for note in edit.facts["notes"]),
     ]
     from dataclasses import asdict
 

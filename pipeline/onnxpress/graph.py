@@ -20,6 +20,8 @@ from onnxpress_calibration.dataset import InputSpec
 
 Array = np.ndarray[Any, np.dtype[Any]]
 ONNX_DOMAINS = ("", "ai.onnx")
+MICROSOFT = "com.microsoft"
+"""The domain of onnxruntime's own operators."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

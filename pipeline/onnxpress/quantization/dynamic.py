@@ -19,12 +19,12 @@ import onnx_ir as ir
 
 from onnxpress import graph
 from onnxpress.artifact import Edit, Skip
+from onnxpress.graph import MICROSOFT
 from onnxpress.quantization import embedding, placement
 from onnxpress.quantization.options import QuantizeOptions
+from onnxpress.quantization.params import WeightGrid
 from onnxpress.quantization.placement import refusal
 from onnxpress.quantization.weights import Weights
-
-MICROSOFT = "com.microsoft"
 
 
 def write(
@@ -39,7 +39,7 @@ def write(
         weights: Integers made before, when the same model (or its clones) is written again with other decisions.
     """
     weights = weights or Weights()
-    writer = _Writer(model.graph, weights, per_tensor=options.per_tensor)
+    writer = _Writer(model.graph, weights, options.grid, per_tensor=options.per_tensor)
     changed: list[str] = []
     skipped: list[Skip] = []
     for node in list(graph.nodes(model)):
@@ -57,7 +57,8 @@ def write(
             skipped.append(Skip(where=node.name or "", op=node.op_type, reason=reason))
         elif reason is None:
             changed.append(node.name or "")
-    tables = embedding.quantize(model.graph, placement.tables(model, selects), weights, per_tensor=options.per_tensor)
+    found = placement.tables(model, selects)
+    tables = embedding.quantize(model.graph, found, weights, per_tensor=options.per_tensor, bits=options.bits)
     placement.remove_unused(model)
     facts = {"int8_nodes": len(changed), "int8_tables": len(tables)}
     return Edit(model=model, changed=(*changed, *tables), skipped=tuple(skipped), facts=facts)
@@ -78,9 +79,10 @@ def lstm_refusal(node: ir.Node, selects: Callable[[str], bool]) -> str | None:
 class _Writer:
     """Replaces nodes where they are; integers become initializers of the main graph, which every body sees."""
 
-    def __init__(self, main: ir.Graph, weights: Weights, *, per_tensor: bool) -> None:
+    def __init__(self, main: ir.Graph, weights: Weights, grid: WeightGrid, *, per_tensor: bool) -> None:
         self.main = main
         self.weights = weights
+        self.grid = grid
         self.per_tensor = per_tensor
         self.quantized: dict[tuple[ir.Value, ir.Graph], tuple[ir.Value, ...]] = {}
         """An activation is quantized once in each graph that reads it."""
@@ -93,10 +95,10 @@ class _Writer:
         assert isinstance(home, ir.Graph)  # noqa: S101 - functions are inlined in a prepared model
         transpose = bool(node.op_type == "Gemm" and graph.attribute_int(node, "transB", 0))
         axis = None if self.per_tensor else 1 - transpose
-        integers, scale = self.weights.quantize(tensor, axis, transpose=transpose)
+        integers, scale = self.weights.quantize(tensor, axis, self.grid, transpose=transpose)
         name = f"{weight.name}_t" if transpose else weight.name or ""
         stored = graph.add_initializer(self.main, f"{name}_dynamic_q", integers)
-        zero = graph.add_initializer(self.main, "zero_point_s8", np.zeros((), np.int8))
+        zero = graph.add_initializer(self.main, f"zero_point_{integers.dtype}", np.asarray(self.grid.zero_point))
         weight_scale = graph.add_initializer(self.main, f"{name}_dynamic_s", scale)
         new: list[ir.Node] = []
 
@@ -135,10 +137,12 @@ class _Writer:
             value = node.inputs[index]
             tensor = graph.constant_tensor(value)
             assert value is not None and tensor is not None  # noqa: S101 - not refused
-            integers, scale = self.weights.recurrent(tensor, per_tensor=self.per_tensor)
+            integers, scale = self.weights.recurrent(tensor, self.grid, per_tensor=self.per_tensor)
             node.replace_input_with(index, graph.add_initializer(self.main, f"{value.name}_q", integers))
             extra.append(graph.add_initializer(self.main, f"{value.name}_s", scale))
-            extra.append(graph.add_initializer(self.main, f"{value.name}_z", np.zeros(scale.shape, np.int8)))
+            extra.append(
+                graph.add_initializer(self.main, f"{value.name}_z", np.full(scale.shape, self.grid.zero_point))
+            )
         inputs = [*node.inputs, *[None] * (8 - len(node.inputs)), *extra]
         attributes = [attribute for key, attribute in node.attributes.items() if key != "layout"]
         outputs = list(node.outputs)

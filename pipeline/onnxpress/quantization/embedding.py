@@ -11,10 +11,13 @@ from collections.abc import Iterable
 import onnx_ir as ir
 
 from onnxpress import graph
+from onnxpress.quantization.params import WeightGrid
 from onnxpress.quantization.weights import Weights
 
 
-def quantize(main: ir.Graph, nodes: Iterable[ir.Node], weights: Weights, *, per_tensor: bool) -> list[str]:
+def quantize(
+    main: ir.Graph, nodes: Iterable[ir.Node], weights: Weights, *, per_tensor: bool, bits: int = 8
+) -> list[str]:
     """Quantize the tables that Gather nodes look up, in place; return the names of the nodes.
 
     Args:
@@ -22,13 +25,14 @@ def quantize(main: ir.Graph, nodes: Iterable[ir.Node], weights: Weights, *, per_
         nodes: What `placement.tables` found, in `main` or in the bodies inside it.
         weights: Integers made before.
         per_tensor: One scale instead of one per column.
+        bits: Use only so many bits of the int8.
     """
     changed = []
     for node in nodes:
         table = node.inputs[0]
         if table is None or table.const_value is None or node.graph is None:
             continue
-        array, scale = weights.quantize(table.const_value, None if per_tensor else 1)
+        array, scale = weights.quantize(table.const_value, None if per_tensor else 1, WeightGrid(bits=bits))
         node.replace_input_with(0, graph.add_initializer(main, f"{table.name}_int8", array))
         scales = graph.add_initializer(main, f"{table.name}_int8_scale", scale)
         looked_up = node.outputs[0]

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from onnxpress.errors import did_you_mean
+from onnxpress.quantization.params import ActivationType, WeightGrid
 from onnxpress.selection import NodeSelection
 from onnxpress_calibration import calibrators
+
+ACTIVATIONS = {
+    "int8": "int8 activations run slower than float on x86 CPUs (the fast kernels take uint8), in format qdq a tensor "
+    "with several readers even stays float; they are for TensorRT, CUDA and ARM",
+    "uint16": "16-bit activations are computed in float on a CPU; they are for accelerators",
+    "int16": "16-bit activations are computed in float on a CPU; they are for accelerators",
+}
+UNSIGNED = "uint8 weights run about as long as float on x86 CPUs (the fast kernels take int8), but saturate on none"
 
 
 class QuantizeOptions(NodeSelection):
@@ -18,10 +27,49 @@ class QuantizeOptions(NodeSelection):
     """``static`` fixes activation ranges from calibration data; ``dynamic`` computes them in each run."""
     calibrator: str = "mse"
     """How a static range follows from the statistics: a file in ``onnxpress_calibration/calibrators``."""
+    format: Literal["qdq", "qoperator"] = "qdq"
+    """How static int8 is written: QuantizeLinear / DequantizeLinear pairs around float operators, which every runtime
+    reads, or onnxruntime's int8 operators themselves."""
+    activations: ActivationType = "uint8"
+    """The integers of static activations. On x86 only uint8 is fast; 16 bits run as float on a CPU."""
+    weights: Literal["int8", "uint8"] = "int8"
+    """The integers of weights. On x86 only int8 is fast."""
+    bits: int = Field(default=8, ge=2, le=8)
+    """Bits of a weight. Fewer than 8 are stored as int8 and show what such a grid would lose."""
+    symmetric: bool = False
+    """Put the zero point of activations in the middle of their type."""
     per_tensor: bool = False
     """One weight scale per tensor instead of one per output channel."""
     samples: int | None = Field(default=None, gt=0)
     """Use only the first so many calibration samples."""
+
+    @property
+    def grid(self) -> WeightGrid:
+        """The integers that weights may take."""
+        return WeightGrid(bits=self.bits, unsigned=self.weights == "uint8")
+
+    @property
+    def levels(self) -> int:
+        """The steps of an activation's grid."""
+        return 2**16 if self.activations in ("uint16", "int16") else 2**8
+
+    @property
+    def notes(self) -> list[str]:
+        """What a user of these options should know about where they run."""
+        if self.mode == "dynamic":
+            return [UNSIGNED] if self.weights == "uint8" else []
+        notes = [ACTIVATIONS[self.activations]] if self.activations in ACTIVATIONS else []
+        if self.weights == "uint8" and self.levels == 256:
+            notes.append(UNSIGNED)
+        if self.symmetric and self.activations == "int8":
+            notes.append("symmetric int8: onnxruntime's CPU kernels take no Relu in, such a layer runs as float there")
+        return notes
+
+    @model_validator(mode="after")
+    def _possible(self) -> QuantizeOptions:
+        if self.format == "qoperator" and self.levels > 256:
+            raise ValueError(f"format qoperator has no operators on {self.activations}. Use format qdq.")
+        return self
 
     @field_validator("calibrator")
     @classmethod

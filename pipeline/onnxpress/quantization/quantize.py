@@ -59,11 +59,14 @@ def quantize(
         missing = [name for name in names if name not in collected.tensors]
         if missing:
             raise UsageError(f"profile: has no tensor {missing[0]!r}. It is of another model: make it again.")
-        ranges = {name: calibrators.choose(options.calibrator, collected.tensors[name]) for name in names}
+        ranges = {
+            name: calibrators.choose(options.calibrator, collected.tensors[name], levels=options.levels)
+            for name in names
+        }
         edit = static.write(model, placement, ranges, options)
     if not edit.changed:
         raise _nothing(options, edit.skipped)
-    return edit
+    return replace(edit, facts={**edit.facts, "notes": options.notes})
 
 
 def tensors(model: ir.Model) -> list[str]:

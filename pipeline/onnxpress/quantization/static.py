@@ -7,13 +7,15 @@ QDQ says what is computed in standard ONNX and leaves the kernels to the runtime
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from onnxpress import graph
 from onnxpress.artifact import Edit
-from onnxpress.quantization import embedding
+from onnxpress.graph import MICROSOFT
+from onnxpress.quantization import embedding, qoperator
 from onnxpress.quantization.options import QuantizeOptions
 from onnxpress.quantization.params import (
     ActivationParams,
@@ -43,14 +45,21 @@ def write(
         weights: Integers made before, when the same model (or its clones) is written again with other decisions.
     """
     weights = weights or Weights()
-    params = {value: activation_params(*ranges[value.name or ""]) for value in placement.measured}
-    writer = _Writer(model.graph, {value: params[source] for value, source in placement.quantized.items()}, weights)
+    params = {
+        value: activation_params(*ranges[value.name or ""], options.activations, symmetric=options.symmetric)
+        for value in placement.measured
+    }
+    writer = _Writer(model, {value: params[source] for value, source in placement.quantized.items()}, options, weights)
     for node in placement.weighted:
-        writer.weighted(node, per_tensor=options.per_tensor)
+        writer.weighted(node)
     for node in placement.others:
         writer.other(node)
     writer.activations({*placement.weighted, *placement.others})
-    tables = embedding.quantize(model.graph, placement.tables, weights, per_tensor=options.per_tensor)
+    tables = embedding.quantize(
+        model.graph, placement.tables, weights, per_tensor=options.per_tensor, bits=options.bits
+    )
+    if options.format == "qoperator":
+        qoperator.rewrite(model, (*placement.weighted, *placement.others))
     remove_unused(model)
     changed = [node.name or "" for node in (*placement.weighted, *placement.others)]
     return Edit(
@@ -64,14 +73,22 @@ def write(
 class _Writer:
     """Inserts the pairs into one graph. Names follow from what they belong to: equal inputs, equal files."""
 
-    def __init__(self, main: ir.Graph, params: Mapping[ir.Value, ActivationParams], weights: Weights) -> None:
-        self.graph = main
+    def __init__(
+        self, model: ir.Model, params: Mapping[ir.Value, ActivationParams], options: QuantizeOptions, weights: Weights
+    ) -> None:
+        self.graph = model.graph
         self.params = params
+        self.options = options
         self.weights = weights
+        self.domain = ""
+        """Of the pairs: the standard's have 16 bits only since opset 21, onnxruntime's own in any."""
+        if options.activations in ("uint16", "int16") and graph.opset(model) < 21:
+            self.domain = MICROSOFT
+            model.opset_imports[MICROSOFT] = 1
         self.stored: dict[tuple[ir.Value, bytes], ir.Value] = {}
         """Tied weights are stored once: (float weight, scales) to the dequantized value."""
 
-    def weighted(self, node: ir.Node, *, per_tensor: bool) -> None:
+    def weighted(self, node: ir.Node) -> None:
         """Quantize weight and bias of a Conv, Gemm or MatMul."""
         facts = graph.weighted(node)
         assert facts is not None and node.inputs[0] is not None  # noqa: S101 - placement chose it for that
@@ -79,9 +96,9 @@ class _Writer:
         bias = node.inputs[facts.bias] if facts.bias is not None and len(node.inputs) > facts.bias else None
         tensor, bias_array = graph.constant_tensor(weight), graph.constant(bias)
         assert weight is not None and tensor is not None  # noqa: S101
-        axis = None if per_tensor else facts.out_axis % len(tensor.shape)
+        axis = None if self.options.per_tensor else facts.out_axis % len(tensor.shape)
         floor = None if bias_array is None else bias_floor(bias_array, input_scale)
-        integers, scale = self.weights.quantize(tensor, axis, floor=floor)
+        integers, scale = self.weights.quantize(tensor, axis, self.options.grid, floor=floor)
         key = weight, scale.tobytes()
         if key not in self.stored:
             name = f"{weight.name}_{node.name}" if f"{weight.name}_q" in self.graph.initializers else weight.name or ""
@@ -102,10 +119,12 @@ class _Writer:
             array = graph.constant(value)
             if value is None or array is None:
                 continue
-            params = activation_params(float(array.min(initial=0)), float(array.max(initial=0)))
-            integers = np.clip(np.round(array / params.scale) + params.zero_point, 0, 255).astype(np.uint8)
+            low, high = float(array.min(initial=0)), float(array.max(initial=0))
+            params = activation_params(low, high, self.options.activations, symmetric=self.options.symmetric)
             name, zero = f"{node.name}_{index}", self._zero(params.zero_point)
-            constant = self._dequantized(name, integers, np.asarray(params.scale), None, before=node, zero=zero)
+            constant = self._dequantized(
+                name, params.quantize(array), np.asarray(params.scale), None, before=node, zero=zero, domain=self.domain
+            )
             node.replace_input_with(index, constant)
 
     def activations(self, chosen: set[ir.Node]) -> None:
@@ -124,8 +143,10 @@ class _Writer:
                 value.name = f"{name}_f"
             scale = graph.add_initializer(self.graph, f"{name}_s", np.asarray(params.scale))
             zero = self._zero(params.zero_point)
-            quantize = ir.node("QuantizeLinear", [value, scale, zero], name=f"{name}_q")
-            dequantize = ir.node("DequantizeLinear", [quantize.outputs[0], scale, zero], name=f"{name}_dq")
+            quantize = ir.node("QuantizeLinear", [value, scale, zero], domain=self.domain, name=f"{name}_q")
+            dequantize = ir.node(
+                "DequantizeLinear", [quantize.outputs[0], scale, zero], domain=self.domain, name=f"{name}_dq"
+            )
             back = dequantize.outputs[0]
             quantize.outputs[0].name, back.name = f"{name}_q", f"{name}_dq"
             if producer is None:
@@ -148,6 +169,7 @@ class _Writer:
         *,
         before: ir.Node,
         zero: ir.Value | None = None,
+        domain: str = "",
     ) -> ir.Value:
         """Store integers as an initializer, and return the value that a DequantizeLinear makes of them."""
         inputs = [
@@ -156,20 +178,22 @@ class _Writer:
         ]
         if zero is not None:
             inputs.append(zero)
-        node = ir.node("DequantizeLinear", inputs, {} if axis is None else {"axis": axis}, name=f"{name}_dq")
+        attributes = {} if axis is None else {"axis": axis}
+        node = ir.node("DequantizeLinear", inputs, attributes, domain=domain, name=f"{name}_dq")
         node.outputs[0].name = f"{name}_dq"
         self.graph.insert_before(before, node)
         return node.outputs[0]
 
-    def _zero(self, zero_point: np.uint8) -> ir.Value:
-        return graph.add_initializer(self.graph, f"zero_point_u8_{zero_point}", np.asarray(zero_point))
+    def _zero(self, zero_point: np.integer[Any]) -> ir.Value:
+        return graph.add_initializer(self.graph, f"zero_point_{zero_point.dtype}_{zero_point}", np.asarray(zero_point))
 
     def _weight_zero(self, node: ir.Node, scale: Array) -> ir.Value | None:
         """Return explicit zeros: onnxruntime fuses Gemm and MatMul only when the weight has a zero point."""
-        if node.op_type == "Conv":
+        zero = self.options.grid.zero_point
+        if node.op_type == "Conv" and not zero:
             return None
         suffix = "" if scale.ndim == 0 else f"_{len(scale)}"
-        return graph.add_initializer(self.graph, f"zero_point_s8{suffix}", np.zeros(scale.shape, np.int8))
+        return graph.add_initializer(self.graph, f"zero_points_{zero.dtype}{suffix}", np.full(scale.shape, zero))
 
 
 def _absorbed_by(node: ir.Node, chosen: set[ir.Node]) -> bool:

@@ -5,49 +5,57 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from onnxpress.quantization.params import Array, quantize_weight
+from onnxpress.quantization.params import Array, WeightGrid, quantize_weight
 
 
 class Weights:
     """Integers and scales by weight tensor (clones of a model share theirs), axis and bounds."""
 
     def __init__(self) -> None:
-        self._made: dict[tuple[ir.TensorProtocol, int | None, str], tuple[Array, Array]] = {}
+        self._made: dict[tuple[ir.TensorProtocol, int | None, WeightGrid, str], tuple[Array, Array]] = {}
 
     def quantize(
-        self, tensor: ir.TensorProtocol, axis: int | None, *, floor: Array | None = None, transpose: bool = False
+        self,
+        tensor: ir.TensorProtocol,
+        axis: int | None,
+        grid: WeightGrid,
+        *,
+        floor: Array | None = None,
+        transpose: bool = False,
     ) -> tuple[Array, Array]:
         """Return `quantize_weight` of a tensor, from memory where it was made before.
 
         Args:
             tensor: The float weight.
             axis: The axis of output channels in the tensor; None for one scale in all.
+            grid: The integers to use.
             floor: Smallest scale allowed for each channel. It seldom binds, and then the same integers serve.
             transpose: Return the integers with their axes reversed.
         """
-        key = tensor, axis, "transposed" if transpose else "plain"
+        key = tensor, axis, grid, "transposed" if transpose else "plain"
         if key not in self._made:
-            integers, scale = quantize_weight(tensor.numpy(), axis)
+            integers, scale = quantize_weight(tensor.numpy(), axis, grid)
             self._made[key] = (np.ascontiguousarray(integers.T) if transpose else integers), scale
         if floor is None or (self._made[key][1] >= floor).all():
             return self._made[key]
-        integers, scale = quantize_weight(tensor.numpy(), axis, floor)
+        integers, scale = quantize_weight(tensor.numpy(), axis, grid, floor)
         return (np.ascontiguousarray(integers.T) if transpose else integers), scale
 
-    def recurrent(self, tensor: ir.TensorProtocol, *, per_tensor: bool) -> tuple[Array, Array]:
+    def recurrent(self, tensor: ir.TensorProtocol, grid: WeightGrid, *, per_tensor: bool) -> tuple[Array, Array]:
         """Return the weight of an LSTM as its int8 kernel wants it.
 
         Args:
             tensor: The float weight, [directions, 4·hidden, inputs].
+            grid: The integers to use.
             per_tensor: One scale per direction instead of one per direction and column.
 
         Returns:
             (int8 [directions, inputs, 4·hidden], float32 scales [directions] or [directions, 4·hidden]).
         """
-        key = tensor, None if per_tensor else 1, "recurrent"
+        key = tensor, None if per_tensor else 1, grid, "recurrent"
         if key not in self._made:
             pairs = [
-                quantize_weight(np.ascontiguousarray(direction.T), None if per_tensor else 1)
+                quantize_weight(np.ascontiguousarray(direction.T), None if per_tensor else 1, grid)
                 for direction in tensor.numpy()
             ]
             self._made[key] = np.stack([pair[0] for pair in pairs]), np.stack([pair[1] for pair in pairs])

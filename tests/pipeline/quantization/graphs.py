@@ -72,3 +72,11 @@ def embedding() -> ir.Model:
         "g (int64[N,4] ids) => (float[N,4,8] y) { e = Gather(table, ids) y = MatMul(e, w) }",
         {"table": (200, 16), "w": (16, 8)},
     )
+
+
+def dense() -> ir.Model:
+    """A feed-forward block of a transformer."""
+    return build(
+        "g (float[N,5,16] x) => (float[N,5,16] y) { a = MatMul(x, w1) b = Add(a, b1) r = Relu(b) y = MatMul(r, w2) }",
+        {"w1": (16, 32), "b1": (32,), "w2": (32, 16)},
+    )
