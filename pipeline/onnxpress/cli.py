@@ -210,9 +210,12 @@ def prune(
 @click.argument("model", type=FILE)
 @output_option
 @click.option(
-    "--mode", type=click.Choice(["static", "dynamic"]), default="static", help="Ranges from data, or in each run."
+    "--mode",
+    type=click.Choice(["static", "dynamic", "auto"]),
+    default="static",
+    help="Ranges from data, or in each run; auto: per layer what is fastest here within the bound.",
 )
-@click.option("--calibration", metavar="DATA", help="Calibration samples (mode static).")
+@click.option("--calibration", metavar="DATA", help="Calibration samples (modes static and auto).")
 @click.option("--profile", type=FILE, help="Statistics from `compress profile`, in place of --calibration.")
 @click.option("--samples", type=int, help="Use only the first so many samples.")
 @click.option("--calibrator", help="How ranges follow from the statistics: minmax, mse, percentile.")
@@ -226,6 +229,14 @@ def prune(
 @click.option("--per-tensor", is_flag=True, help="One weight scale per tensor instead of per channel.")
 @click.option("--include", metavar="REGEX", help="Quantize only nodes whose name matches.")
 @click.option("--exclude", metavar="REGEX", help="Keep nodes float whose name matches.")
+@click.option("--evaluation", metavar="DATA", help="auto: samples to judge by, labelled where the metric needs it.")
+@click.option("--metric", help="auto: top1, top5, spearman, mean, or module:fn.")
+@click.option("--max-drop", help="auto: what the metric may lose, for example 1%.")
+@click.option("--min-sqnr", help="auto: least fidelity of the outputs, for example 20dB; needs no labels.")
+@click.option("--min-agreement", help="auto: least share of equal classes, for example 99%; needs no labels.")
+@click.option("--budget", help="auto: about how long the search may take, for example 5m; it can be continued.")
+@click.option("--ep", "provider", help="auto: execution provider to be fast on.")
+@click.option("--threads", type=int, help="auto: intra-op threads to be fast with.")
 @force_option
 @common
 def quantize(
@@ -244,21 +255,35 @@ def quantize(
     per_tensor: bool,
     include: str | None,
     exclude: str | None,
+    evaluation: str | None,
+    metric: str | None,
+    max_drop: str | None,
+    min_sqnr: str | None,
+    min_agreement: str | None,
+    budget: str | None,
+    provider: str | None,
+    threads: int | None,
     force: bool,
     result: Result,
 ) -> None:
     """Quantize MODEL to int8 and prove what runs as int8."""
     from onnxpress.data import dataset
+    from onnxpress.evaluation.evaluate import check_metric
     from onnxpress.quantization import QuantizeOptions
+    from onnxpress.quantization.auto.choose import explain
     from onnxpress.quantization.kernels import kernels
     from onnxpress.quantization.quantize import quantize as run
     from onnxpress.validation import options
 
     values: dict[str, Any] = {"mode": mode, "calibrator": calibrator, "samples": samples, "per_tensor": per_tensor}
     values |= {"format": written, "activations": activations, "weights": weights, "bits": bits, "symmetric": symmetric}
-    chosen = options(QuantizeOptions, values | {"include": include, "exclude": exclude})
-    data = dataset(calibration) if calibration is not None and mode == "static" else None
-    statistics = read_profile(profile, model) if profile is not None and mode == "static" else None
+    values |= {"include": include, "exclude": exclude, "max_drop": max_drop, "min_sqnr": min_sqnr}
+    values |= {"min_agreement": min_agreement, "budget": budget, "provider": provider, "threads": threads}
+    chosen = options(QuantizeOptions, values)
+    data = dataset(calibration) if calibration is not None and mode != "dynamic" else None
+    statistics = read_profile(profile, model) if profile is not None and mode != "dynamic" else None
+    judged_by = dataset(evaluation) if evaluation is not None and mode == "auto" else None
+    check_metric(metric)
     entry = {
         "step": "quantize",
         "options": chosen.model_dump(mode="json"),
@@ -268,13 +293,21 @@ def quantize(
         model,
         output,
         entry,
-        lambda prepared: run(prepared, chosen, statistics or data),
+        lambda prepared: run(
+            prepared,
+            chosen,
+            statistics or data,
+            evaluation=judged_by,
+            metric=metric,
+            journal=output.with_name(f"{output.name}.search.jsonl"),
+        ),
         force=force,
         progress=result.progress,
     )
     running = kernels(output, edit.skipped)
     lines = [
         f"{output}: {size(made)}",
+        *([explain(edit.facts)] if mode == "auto" else []),
         f"in the loaded onnxruntime session: {running.int8} int8 kernels, {running.float} float, "
         f"{running.conversions} conversions; {running.float_bytes:,} bytes of float weights left",
         *(f"  float: {skip.op} {skip.where}: {skip.reason}" for skip in running.stayed_float),

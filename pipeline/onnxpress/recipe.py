@@ -132,8 +132,13 @@ class Recipe(BaseModel):
 def needs_calibration(step: Step) -> bool:
     """Tell whether a step reads the calibration data."""
     if isinstance(step.options, QuantizeOptions):
-        return step.options.mode == "static"
+        return step.options.mode in ("static", "auto")
     return step.options.repair
+
+
+def judges(step: Step) -> bool:
+    """Tell whether a step decides by the evaluation data and by what it measures on this host."""
+    return isinstance(step.options, QuantizeOptions) and step.options.mode == "auto"
 
 
 def _variants(values: object, root: yaml.Node) -> object:

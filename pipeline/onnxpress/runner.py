@@ -34,7 +34,7 @@ from typing import Any
 
 import onnxpress
 import onnxpress_models
-from onnxpress import artifact, graph
+from onnxpress import artifact, graph, host
 from onnxpress.artifact import Artifact, Edit, Skip
 from onnxpress.data import dataset
 from onnxpress.errors import ModelError, OutputError, UsageError
@@ -42,7 +42,7 @@ from onnxpress.files import dumps, hash_files, remove_abandoned, write_text
 from onnxpress.gate.policy import Policy
 from onnxpress.progress import Progress
 from onnxpress.quantization.options import QuantizeOptions
-from onnxpress.recipe import BASELINE, Recipe, Step, needs_calibration
+from onnxpress.recipe import BASELINE, Recipe, Step, judges, needs_calibration
 from onnxpress.report.report import Report
 from onnxpress_calibration.dataset import Dataset
 
@@ -59,6 +59,15 @@ class Done:
     record: Mapping[str, Any]
     """``step``, ``options``, ``facts``, ``skipped``, ``changed``: the content of step.json."""
     cached: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Samples:
+    """The recipe's data section, opened."""
+
+    calibration: Dataset | None
+    evaluation: Dataset | None
+    metric: str | None
 
 
 def run(recipe: Recipe, folder: Path, progress: Progress, *, now: Callable[[], datetime] | None = None) -> Report:
@@ -96,13 +105,17 @@ def _variants(recipe: Recipe, folder: Path, progress: Progress) -> dict[str, lis
     """Make the artifact of every variant; return the steps of each, the export first."""
     store = folder / "steps"
     remove_abandoned(store)
-    calibration = dataset(recipe.data.calibration) if recipe.data.calibration else None
+    samples = Samples(
+        calibration=dataset(recipe.data.calibration) if recipe.data.calibration else None,
+        evaluation=dataset(recipe.data.evaluation) if recipe.data.evaluation else None,
+        metric=recipe.data.metric,
+    )
     exported = _export(recipe, store, progress)
     variants = {BASELINE: [exported]}
     for name, steps in recipe.variants.items():
         done = [exported]
         for step in steps:
-            done.append(_apply(step, done[-1].artifact, calibration, store, progress, variant=name))
+            done.append(_apply(step, done[-1].artifact, samples, store, progress, variant=name))
         variants[name] = done
     for name, done in variants.items():
         _link(done[-1].artifact, folder / name)
@@ -122,11 +135,9 @@ def _export(recipe: Recipe, store: Path, progress: Progress) -> Done:
     return _stored(store, entry, work, progress, text=f"export {Path(source).name}")
 
 
-def _apply(
-    step: Step, given: Artifact, calibration: Dataset | None, store: Path, progress: Progress, *, variant: str
-) -> Done:
-    uses_data = needs_calibration(step)
-    if uses_data and calibration is None:
+def _apply(step: Step, given: Artifact, samples: Samples, store: Path, progress: Progress, *, variant: str) -> Done:
+    calibration = samples.calibration if needs_calibration(step) else None
+    if needs_calibration(step) and calibration is None:
         raise UsageError(
             f"variant {variant!r}, step {step.name}: needs data.calibration, which the recipe does not give."
         )
@@ -134,21 +145,29 @@ def _apply(
         "step": step.name,
         "options": step.options.model_dump(mode="json"),
         "input_sha256": given.sha256,
-        "data_sha256": calibration.sha256 if uses_data and calibration else None,
+        "data_sha256": calibration.sha256 if calibration else None,
     }
+    if judges(step):
+        entry |= {
+            "evaluation_sha256": samples.evaluation.sha256 if samples.evaluation else None,
+            "metric": samples.metric,
+            "host": host.describe().fingerprint,
+        }
 
     def work() -> tuple[Edit, dict[str, Any]]:
         try:
-            return apply(step, given.path, calibration if uses_data else None), {}
+            journal = store / f"search-{given.sha256[:12]}.jsonl"
+            return apply(step, given.path, samples, journal), {}
         except ModelError as error:
             raise ModelError(f"variant {variant!r}, step {step.name}: {error}") from error
 
     return _stored(store, entry, work, progress, text=f"{variant}: {step.name}")
 
 
-def apply(step: Step, path: Path, calibration: Dataset | None) -> Edit:
-    """Run one step on a model file and return its edit."""
+def apply(step: Step, path: Path, samples: Samples, journal: Path) -> Edit:
+    """Run one step on a model file and return its edit; a search keeps what it measured in ``journal``."""
     model = artifact.load(path)
+    calibration = samples.calibration if needs_calibration(step) else None
     if step.name == "prune":
         from onnxpress.pruning import PruneOptions, prune
 
@@ -157,7 +176,11 @@ def apply(step: Step, path: Path, calibration: Dataset | None) -> Edit:
     from onnxpress.quantization.quantize import quantize
 
     assert isinstance(step.options, QuantizeOptions)  # noqa: S101
-    return quantize(model, step.options, calibration)
+    if not judges(step):
+        return quantize(model, step.options, calibration)
+    return quantize(
+        model, step.options, calibration, evaluation=samples.evaluation, metric=samples.metric, journal=journal
+    )
 
 
 def _stored(

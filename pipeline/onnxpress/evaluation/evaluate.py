@@ -32,6 +32,7 @@ def evaluate(
     baseline: str,
     data: Dataset,
     metric: str | None = None,
+    half: int | None = None,
     options: SessionOptions | None = None,
     advance: Callable[[int], object] = lambda samples: None,  # noqa: ARG005
 ) -> dict[str, Any]:
@@ -41,8 +42,9 @@ def evaluate(
         models: Path by name, the baseline among them.
         baseline: Name of the float model.
         data: Samples, labelled where the metric needs it.
-        metric: A file in ``evaluation/metrics``, or a user's ``module:fn`` or ``file.py:fn`` (`_add_user_metric`); None
+        metric: A file in ``evaluation/metrics``, or a user's ``module:fn`` or ``file.py:fn`` (`user_results`); None
             for fidelity only.
+        half: 0 or 1 for every second batch only, so that what one half decided is confirmed on the other; None for all.
         options: Provider and threads.
         advance: Called with the number of samples after each batch.
 
@@ -61,7 +63,9 @@ def evaluate(
     scores: dict[str, list[Array]] = {name: [] for name in models}
     labels: list[Array] = []
     samples = 0
-    for batch in data.batches(specs):
+    for position, batch in enumerate(data.batches(specs)):
+        if half is not None and position % 2 != half:
+            continue
         feeds = {name: value for name, value in batch.items() if name != LABELS}
         outputs = {name: run(session, feeds) for name, session in sessions.items()}
         size = len(next(iter(feeds.values())))
@@ -98,7 +102,7 @@ def evaluate(
         values = {name: built_in.aggregate(each, truth) for name, each in per_sample.items()}
         _add_metric(document, metric or "", built_in, values, per_sample, truth)
     elif metric is not None:
-        _add_user_metric(document, metric, sessions)
+        add_user_metric(document, metric, user_results(metric, sessions), half)
     return document
 
 
@@ -153,8 +157,8 @@ def _add_metric(
         document["comparisons"].append(comparison)
 
 
-def _add_user_metric(document: dict[str, Any], text: str, sessions: Mapping[str, Any]) -> None:
-    """Add what a user's ``fn(session)`` says of each model.
+def user_results(text: str, sessions: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a user's ``fn(session)`` says of each model.
 
     The function runs the session on data of its own and returns, higher being better,
 
@@ -162,7 +166,7 @@ def _add_user_metric(document: dict[str, Any], text: str, sessions: Mapping[str,
     * an array with one number per sample: their mean is the value, and the drop gets a paired interval, or
     * ``{"metric": "spearman", "output": scores, "labels": labels}``: per-sample scores for a built-in metric.
     """
-    function, name = load_function(text), text.rpartition(":")[2]
+    function = load_function(text)
     if len(inspect.signature(function).parameters) != 1:
         raise UsageError(
             f"metric {text}: must take one argument, the onnxruntime session, and return a number or array."
@@ -173,13 +177,21 @@ def _add_user_metric(document: dict[str, Any], text: str, sessions: Mapping[str,
             results[variant] = function(session)
         except Exception as error:
             raise DataError(f"metric {text}: fails on {variant!r}: {type(error).__name__}: {error}") from error
+    return results
+
+
+def add_user_metric(document: dict[str, Any], text: str, results: Mapping[str, Any], half: int | None = None) -> None:
+    """Add `user_results` to an evaluation, of every second sample only where ``half`` says so (numbers have none)."""
+    name, part = text.rpartition(":")[2], slice(half, None, None if half is None else 2)
     first = results[document["baseline"]]
     if isinstance(first, Mapping):
-        metric, labels = metrics.metric(first["metric"]), np.asarray(first["labels"])
-        scores = {variant: metric.score(np.asarray(result["output"]), labels) for variant, result in results.items()}
+        metric, labels = metrics.metric(first["metric"]), np.asarray(first["labels"])[part]
+        scores = {
+            variant: metric.score(np.asarray(result["output"])[part], labels) for variant, result in results.items()
+        }
     elif np.ndim(first) == 1:
-        metric, labels = metrics.metric("mean"), np.asarray(first)
-        scores = {variant: metric.score(np.asarray(result), labels) for variant, result in results.items()}
+        metric, labels = metrics.metric("mean"), np.asarray(first)[part]
+        scores = {variant: metric.score(np.asarray(result)[part], labels) for variant, result in results.items()}
     else:
         _add_point_metric(document, name, {variant: float(result) for variant, result in results.items()})
         return

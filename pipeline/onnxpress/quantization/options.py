@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from datetime import timedelta
+from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from onnxpress import session, units
 from onnxpress.errors import did_you_mean
 from onnxpress.quantization.params import ActivationType, WeightGrid
 from onnxpress.selection import NodeSelection
@@ -20,11 +22,25 @@ ACTIVATIONS = {
 UNSIGNED = "uint8 weights run about as long as float on x86 CPUs (the fast kernels take int8), but saturate on none"
 
 
+def _duration(value: object) -> object:
+    return value if isinstance(value, timedelta) else timedelta(milliseconds=units.parse(value, "ms"))
+
+
+def _points(value: object) -> object:
+    """Read ``1%`` and ``1pp`` as one point; a bare number is in the metric's own unit."""
+    return value.removesuffix("pp").removesuffix("%") if isinstance(value, str) else value
+
+
+def _decibels(value: object) -> object:
+    return units.parse(value, "db") if isinstance(value, str) else value
+
+
 class QuantizeOptions(NodeSelection):
     """Options of the quantize step."""
 
-    mode: Literal["dynamic", "static"] = "static"
-    """``static`` fixes activation ranges from calibration data; ``dynamic`` computes them in each run."""
+    mode: Literal["dynamic", "static", "auto"] = "static"
+    """``static`` fixes activation ranges from calibration data; ``dynamic`` computes them in each run; ``auto`` chooses
+    per layer, by measuring on this machine, what is fastest within ``max_drop``, ``min_sqnr`` or ``min_agreement``."""
     calibrator: str = "mse"
     """How a static range follows from the statistics: a file in ``onnxpress_calibration/calibrators``."""
     format: Literal["qdq", "qoperator"] = "qdq"
@@ -42,6 +58,27 @@ class QuantizeOptions(NodeSelection):
     """One weight scale per tensor instead of one per output channel."""
     samples: int | None = Field(default=None, gt=0)
     """Use only the first so many calibration samples."""
+    max_drop: Annotated[float | None, BeforeValidator(_points)] = Field(default=None, ge=0)
+    """auto: what the metric may lose, in its own unit (``1%`` and ``1pp`` are one point of top-1)."""
+    min_sqnr: Annotated[float | None, BeforeValidator(_decibels)] = None
+    """auto: least signal-to-quantization-noise ratio of the outputs, ``20 dB``; needs no labels."""
+    min_agreement: Annotated[float | None, BeforeValidator(_points)] = Field(default=None, ge=0, le=100)
+    """auto: least share of samples with the float model's class, ``99%``; needs no labels."""
+    budget: Annotated[timedelta, BeforeValidator(_duration)] = timedelta(minutes=5)
+    """auto: about how long the search may take."""
+    provider: str = "cpu"
+    """auto: execution provider to be fast on."""
+    threads: int | None = Field(default=None, ge=1)
+    """auto: threads of one run; None for as many as this process can really use."""
+    seed: int = 0
+    """auto: of synthetic inputs and the order of measurements."""
+
+    @field_validator("provider")
+    @classmethod
+    def _known_provider(cls, value: str) -> str:
+        if value not in session.providers():
+            raise ValueError(f"unknown execution provider {value!r}.{did_you_mean(value, session.providers())}")
+        return value
 
     @property
     def grid(self) -> WeightGrid:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from pathlib import Path
 
 import onnx_ir as ir
 
 from onnxpress.artifact import Edit, Skip
 from onnxpress.errors import ModelError, UsageError
 from onnxpress.quantization import dynamic, static
+from onnxpress.quantization.auto.choose import choose
 from onnxpress.quantization.options import QuantizeOptions
 from onnxpress.quantization.placement import gemms, place
 from onnxpress.quantization.profiling import profile
@@ -23,17 +25,24 @@ def quantize(
     options: QuantizeOptions,
     data: Dataset | Profile | None = None,
     advance: Callable[[int], object] = lambda samples: None,  # noqa: ARG005
+    *,
+    evaluation: Dataset | None = None,
+    metric: str | None = None,
+    journal: Path | None = None,
 ) -> Edit:
     """Quantize a prepared float model to int8.
 
     Args:
         model: A prepared float model (`onnxpress.export.prepare`); it is not changed.
         options: What to do.
-        data: Calibration samples, or statistics collected from them before; needed for mode static.
-        advance: Called with the number of calibration samples after each batch.
+        data: Calibration samples, or statistics collected from them before; needed for the modes static and auto.
+        advance: Called with the number of calibration samples after each batch, and after each candidate of mode auto.
+        evaluation: Samples that mode auto judges by; the calibration samples where there are none.
+        metric: What mode auto keeps, see `onnxpress.evaluation.evaluate.evaluate`; None for fidelity.
+        journal: Where mode auto keeps its measurements, so that a search that was stopped continues.
 
     Raises:
-        UsageError: static mode without data.
+        UsageError: static or auto mode without data.
         ModelError: nothing in the model can be quantized; the message says why.
         DataError: the calibration data does not fit the model.
     """
@@ -44,21 +53,29 @@ def quantize(
     else:
         if data is None:
             raise UsageError(
-                "quantize: mode static needs calibration data. Give --calibration DATA, or use mode dynamic."
+                f"quantize: mode {options.mode} needs calibration data. Give --calibration DATA, or use mode dynamic."
             )
         placement = place(model, options.selects)
+        if options.mode == "auto":
+            names = [value.name or "" for value in placement.candidates]
+            collected = _collected(float_model, names, data, options, advance)
+            samples = evaluation or (data if isinstance(data, Dataset) else None)
+            if samples is None:
+                raise UsageError("quantize: mode auto runs candidates. Give --evaluation DATA, or --calibration DATA.")
+            return choose(
+                float_model,
+                options,
+                collected,
+                calibration=data if isinstance(data, Dataset) else samples,
+                evaluation=evaluation,
+                metric=metric,
+                journal=journal,
+                advance=advance,
+            )
         if not placement.weighted and not placement.tables:
             raise _nothing(options, placement.skipped)
         names = [value.name or "" for value in placement.measured]
-        # The float model is run, not the copy: both have every tensor that needs a range, under the same name.
-        if isinstance(data, Profile):
-            collected = data
-        else:
-            chosen = data if options.samples is None else replace(data, limit=options.samples)
-            collected = profile(float_model, names, chosen, advance=advance)
-        missing = [name for name in names if name not in collected.tensors]
-        if missing:
-            raise UsageError(f"profile: has no tensor {missing[0]!r}. It is of another model: make it again.")
+        collected = _collected(float_model, names, data, options, advance)
         ranges = {
             name: calibrators.choose(options.calibrator, collected.tensors[name], levels=options.levels)
             for name in names
@@ -84,6 +101,25 @@ def channel_axes(model: ir.Model) -> dict[str, int]:
     inputs = [(node.inputs[0], 1 if node.op_type == "Conv" else -1) for node in placement.weighted]
     measured = set(placement.measured)
     return {value.name or "": axis for value, axis in inputs if value is not None and value in measured}
+
+
+def _collected(
+    model: ir.Model,
+    names: list[str],
+    data: Dataset | Profile,
+    options: QuantizeOptions,
+    advance: Callable[[int], object],
+) -> Profile:
+    """Return the statistics of these tensors; the float model has them all, under the names that its copies use."""
+    if isinstance(data, Profile):
+        collected = data
+    else:
+        chosen = data if options.samples is None else replace(data, limit=options.samples)
+        collected = profile(model, names, chosen, advance=advance)
+    missing = [name for name in names if name not in collected.tensors]
+    if missing:
+        raise UsageError(f"profile: has no tensor {missing[0]!r}. It is of another model: make it again.")
+    return collected
 
 
 def _nothing(options: QuantizeOptions, skipped: Iterable[Skip]) -> ModelError:
