@@ -57,6 +57,38 @@ class Disturbances:
     """How often a thread of this process had to leave its CPU to another process."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conditions:
+    """What else changes how fast this machine is, from one hour to the next."""
+
+    governor: str | None
+    """How the kernel sets the CPU's frequency; virtual machines often do not tell."""
+    turbo: bool | None
+    smt: bool | None
+    """Whether hyper-threads are on."""
+    numa_nodes: int | None
+    load_average: float | None
+    cpu_pressure_pct: float | None
+    """Share of the last ten seconds in which some process waited for a CPU."""
+
+
+def conditions() -> Conditions:
+    """Look at the machine as it is now; nothing is changed."""
+    cpu = Path("/sys/devices/system/cpu")
+    no_turbo, boost = _read(f"{cpu}/intel_pstate/no_turbo").strip(), _read(f"{cpu}/cpufreq/boost").strip()
+    smt = _read(f"{cpu}/smt/active").strip()
+    pressure = next((line.split() for line in _read("/proc/pressure/cpu").splitlines() if line.startswith("some")), [])
+    average = next((field.partition("=")[2] for field in pressure if field.startswith("avg10=")), "")
+    return Conditions(
+        governor=_read(f"{cpu}/cpu0/cpufreq/scaling_governor").strip() or None,
+        turbo=no_turbo == "0" if no_turbo else boost == "1" if boost else None,
+        smt=smt == "1" if smt else None,
+        numa_nodes=len(list(Path("/sys/devices/system/node").glob("node[0-9]*"))) or None,
+        load_average=load_average(),
+        cpu_pressure_pct=float(average) if average else None,
+    )
+
+
 @cache
 def describe() -> Host:
     """Describe this machine as this process sees it."""

@@ -11,14 +11,14 @@ import importlib
 import os
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from onnxpress import host
+from onnxpress import host, session_keys
 from onnxpress.errors import ModelError, UsageError, did_you_mean
 
 if TYPE_CHECKING:  # a benchmark's worker imports this module, and its memory and start-up must be onnxruntime's alone
@@ -39,6 +39,10 @@ class SessionOptions:
     """Intra-op threads; 0 means `host.usable_threads`."""
     spin: Spin = "stop"
     """``on`` spins between runs, ``stop`` only during one, ``off`` never (steadier on shared machines, slower)."""
+    config: Mapping[str, str] = field(default_factory=dict)
+    """Further session options by onnxruntime's names, see `session_keys`."""
+    provider_options: Mapping[str, str] = field(default_factory=dict)
+    """Options of the provider by onnxruntime's names; they go over the ``OPTIONS`` of its file."""
     optimization: Optimization = "all"
     optimized_path: Path | None = None
     """Write the optimized graph here."""
@@ -50,7 +54,7 @@ def open_session(model: Path | ir.Model, options: SessionOptions | None = None) 
     """Load a model in onnxruntime and return its ``InferenceSession``.
 
     Raises:
-        UsageError: the provider is unknown or not available on this machine.
+        UsageError: the provider or an option is unknown, or the provider does not work on this machine.
         ModelError: onnxruntime refuses the model.
 
     """
@@ -63,14 +67,16 @@ def open_session(model: Path | ir.Model, options: SessionOptions | None = None) 
             return open_session(path, options)
     options = options or SessionOptions()
     ort = onnxruntime()
-    provider = importlib.import_module(f"onnxpress.providers.{_known_provider(options.provider)}")
+    provider = provider_file(options.provider)
+    check_keys(options.provider, options.config, options.provider_options)
     if provider.NAME not in ort.get_available_providers():
         raise UsageError(
             f"execution provider {options.provider!r}: the installed onnxruntime has {ort.get_available_providers()}. "
             "See `compress doctor`."
         )
+    ort.set_default_logger_severity(4)  # errors are raised; printed as well, they would come before our one line
     settings = ort.SessionOptions()
-    settings.log_severity_level = 4  # errors are raised; printed as well, they would come before our one line
+    settings.log_severity_level = 4
     settings.intra_op_num_threads = options.threads or host.usable_threads()
     settings.inter_op_num_threads = 1
     settings.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
@@ -82,6 +88,13 @@ def open_session(model: Path | ir.Model, options: SessionOptions | None = None) 
     }[options.optimization]
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0" if options.spin == "off" else "1")
     settings.add_session_config_entry("session.force_spinning_stop", "1" if options.spin == "stop" else "0")
+    for key, value in options.config.items():
+        if key not in session_keys.ATTRIBUTES:
+            settings.add_session_config_entry(key, value)
+        elif value in ("0", "1"):
+            setattr(settings, key, value == "1")
+        else:
+            setattr(settings, key, getattr(ort.ExecutionOrder, value.upper()))
     if options.optimized_path is not None:
         settings.optimized_model_filepath = str(options.optimized_path)
     if options.profile_prefix is not None:
@@ -89,13 +102,53 @@ def open_session(model: Path | ir.Model, options: SessionOptions | None = None) 
         settings.profile_file_prefix = str(options.profile_prefix)
     try:
         session = ort.InferenceSession(
-            str(model), settings, providers=[provider.NAME], provider_options=[dict(provider.OPTIONS)]
+            str(model),
+            settings,
+            providers=[provider.NAME, *provider.BESIDE],
+            provider_options=[
+                effective_options(options.provider, options.provider_options),
+                *({} for _ in provider.BESIDE),
+            ],
         )
     except Exception as error:
         reason = " ".join(str(error).split())
         raise ModelError(f"model {model}: onnxruntime {ort.__version__} cannot load it: {reason}") from error
-    session.disable_fallback()  # else a failing provider is silently replaced by the CPU
+    session.disable_fallback()  # else a provider that fails in a run is silently replaced by the CPU
+    if session.get_providers()[0] != provider.NAME:  # as onnxruntime does, silently, when one cannot even be created
+        raise UsageError(
+            f"execution provider {options.provider!r}: does not work here, onnxruntime would run on "
+            f"{session.get_providers()[0]} instead. Its libraries or its device are missing; see `compress doctor`."
+        )
     return session
+
+
+def effective_options(provider: str, given: Mapping[str, str]) -> dict[str, str]:
+    """Return the options that an execution provider gets: those of its file, and over them the ones given."""
+    return {**provider_file(provider).OPTIONS, **given}
+
+
+def check_keys(provider: str, config: Mapping[str, str], provider_options: Mapping[str, str]) -> None:
+    """Refuse what onnxruntime would ignore in silence.
+
+    Raises:
+        UsageError: a session option or an option of the provider is unknown, or has a value it does not take.
+
+    """
+    known = session_keys.CONFIG | session_keys.ATTRIBUTES.keys()
+    for key, value in config.items():
+        if key in session_keys.OWN:
+            raise UsageError(f"session option {key!r}: use {session_keys.OWN[key]}, which sets it.")
+        if key not in known:
+            raise UsageError(f"session option {key!r}: unknown to onnxruntime.{did_you_mean(key, known)}")
+        if value not in session_keys.ATTRIBUTES.get(key, (value,)):
+            raise UsageError(
+                f"session option {key!r}: is one of {', '.join(session_keys.ATTRIBUTES[key])}, not {value!r}."
+            )
+    keys = provider_file(provider).KEYS
+    for key in provider_options:
+        if key not in keys:
+            hint = did_you_mean(key, keys) if keys else " It has none."
+            raise UsageError(f"option {key!r} of execution provider {provider!r}: unknown.{hint}")
 
 
 def onnxruntime() -> ModuleType:
@@ -118,13 +171,19 @@ def providers() -> list[str]:
     return sorted(file.stem for file in folder.glob("*.py") if file.stem != "__init__")
 
 
-def _known_provider(name: str) -> str:
+def provider_file(name: str) -> ModuleType:
+    """Return the file of an execution provider; see `onnxpress.providers` for what it says.
+
+    Raises:
+        UsageError: there is none of this name.
+
+    """
     if name not in providers():
         raise UsageError(f"execution provider {name!r}: unknown.{did_you_mean(name, providers())}")
-    return name
+    return importlib.import_module(f"onnxpress.providers.{name}")
 
 
-def run(session: Any, feeds: Mapping[str, Any]) -> Arrays:  # noqa: ANN401
+def run(session: Any, feeds: Mapping[str, Any], run_options: Any = None) -> Arrays:  # noqa: ANN401
     """Run a session once and return its outputs by name.
 
     Raises:
@@ -133,7 +192,7 @@ def run(session: Any, feeds: Mapping[str, Any]) -> Arrays:  # noqa: ANN401
     """
     names = [output.name for output in session.get_outputs()]
     try:
-        return dict(zip(names, session.run(names, dict(feeds)), strict=True))
+        return dict(zip(names, session.run(names, dict(feeds), run_options), strict=True))
     except Exception as error:
         shapes = {name: f"{value.dtype}{list(value.shape)}" for name, value in feeds.items()}
         reason = " ".join(str(error).split())

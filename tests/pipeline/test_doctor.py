@@ -73,12 +73,6 @@ def test_a_provider_that_is_listed_but_fails(monkeypatch: pytest.MonkeyPatch) ->
     assert (found.value, found.advice) == ("does not work", "libcudnn is missing")
 
 
-def test_a_provider_that_falls_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "open_session", lambda *_: SimpleNamespace(get_providers=lambda: ["Slow"]))
-    monkeypatch.setattr(session, "run", lambda *_: {})
-    assert finding("provider cpu").value == "falls back to Slow"
-
-
 @pytest.mark.parametrize(
     ("changes", "name", "status", "says"),
     [

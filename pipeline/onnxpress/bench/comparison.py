@@ -6,14 +6,19 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import Literal
 
 from onnxpress.bench import statistics
 from onnxpress.bench.messages import Block
 from onnxpress.bench.protocol import Variant
-from onnxpress.bench.scenarios import SCENARIOS
+from onnxpress.bench.scenarios import Scenario
 from onnxpress.bench.statistics import MIN_PAIRS, Interval
 
+Verdict = Literal["pass", "fail", "inconclusive"]
+
 METHOD = "paired-block/hodges-lehmann"
+MIN_EFFECT = 0.01
+"""A gain below this is not called one."""
 MAX_STOLEN = 0.02
 """Share of a block's time that the hypervisor may take."""
 MAX_SPEED_DEVIATION = 0.1
@@ -29,6 +34,7 @@ class Comparison:
     baseline: str
     candidate: str
     metric: str
+    lower_is_better: bool = True
     ratio: Interval
     """Candidate ÷ baseline, with its 95% interval; it counts the pairs it rests on."""
     disturbed: int
@@ -36,31 +42,49 @@ class Comparison:
     dropped: int
     """Pairs that were left out: the disturbed ones, or none where too little would be left to speak of the model."""
 
+    def verdict(self, max_regression: float) -> Verdict:
+        """Judge the change by a limit, a share such as 0.05.
+
+        ``fail`` when the whole interval is worse than the limit, ``pass`` when no part of it is, else ``inconclusive``:
+        more pairs would narrow it.
+        """
+        best, worst = (
+            (self.ratio.low, self.ratio.high) if self.lower_is_better else (1 / self.ratio.high, 1 / self.ratio.low)
+        )
+        if best > 1 + max_regression:
+            return "fail"
+        return "pass" if worst <= 1 + max_regression else "inconclusive"
+
+    @property
+    def improved(self) -> bool:
+        """Whether the candidate is better, by more than `MIN_EFFECT` and by more than chance."""
+        worst = self.ratio.high if self.lower_is_better else 1 / self.ratio.low
+        return worst < 1 - MIN_EFFECT
+
     @property
     def taken(self) -> int:
         """Pairs that were measured."""
         return self.ratio.count + self.dropped
 
 
-def compare(variants: dict[str, Variant], baseline: str, candidate: str, scenario: str) -> Comparison:
-    """Compare two variants by their pairs of blocks.
+def compare(variants: dict[str, Variant], baseline: str, candidate: str, name: str, scenario: Scenario) -> Comparison:
+    """Compare two variants by their pairs of blocks in one scenario (its name and what it means).
 
     A pair is left out, whole, by rules that were fixed beforehand and do not look at its result: see `disturbed`. When
     more than half would go, all stay: a host that is always disturbed is what was measured then.
     """
-    measured = [variant.blocks[scenario] for variant in variants.values()]
+    measured = [variant.blocks[name] for variant in variants.values()]
     usual_ns = median(block.speed_ns for processes in measured for blocks in processes for block in blocks)
     one, two = variants[baseline], variants[candidate]
     pairs = [
-        list(zip(first, second, strict=True))
-        for first, second in zip(one.blocks[scenario], two.blocks[scenario], strict=True)
+        list(zip(first, second, strict=True)) for first, second in zip(one.blocks[name], two.blocks[name], strict=True)
     ]
     kept = [[pair for pair in group if not any(disturbed(block, usual_ns) for block in pair)] for group in pairs]
     all_count, kept_count = sum(map(len, pairs)), sum(map(len, kept))
     used = kept if kept_count >= max(MIN_PAIRS, all_count / 2) else pairs
 
     def value(block: Block, variant: Variant) -> float:
-        return SCENARIOS[scenario].value(durations_ms(block), variant.probe.batch[scenario])
+        return scenario.value(durations_ms(block), variant.probe.batch[name])
 
     logs: list[Sequence[float]] = [
         [math.log(value(second, two) / value(first, one)) for first, second in group] for group in used
@@ -68,7 +92,8 @@ def compare(variants: dict[str, Variant], baseline: str, candidate: str, scenari
     return Comparison(
         baseline=baseline,
         candidate=candidate,
-        metric=SCENARIOS[scenario].metric,
+        metric=scenario.metric,
+        lower_is_better=scenario.lower_is_better,
         ratio=statistics.center(logs).exp(),
         disturbed=all_count - kept_count,
         dropped=all_count - sum(map(len, used)),

@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import TYPE_CHECKING
 
 from onnxpress import host
 from onnxpress.bench.comparison import Comparison, durations_ms
 from onnxpress.bench.inputs import SAMPLES, SYNTHETIC_AXIS, Inputs
+from onnxpress.bench.nvml import Gpu
 from onnxpress.bench.options import BenchOptions
 from onnxpress.bench.protocol import ENOUGH_PAIRS, REPLICATES, Variant
+
+if TYPE_CHECKING:
+    from onnxpress.bench.result import Measured
 
 MAX_AA = 0.01
 """A baseline that seems to differ by more than this from itself speaks against the host."""
@@ -21,6 +26,8 @@ WIDE = 1.1
 BUSY_LOAD = 0.5
 """Load average per CPU, before the start, beyond which other work disturbs."""
 PYTHON_OVERHEAD_MS = 0.05
+IDLE_REASON = 1
+"""NVML's throttle reason that only says that nothing runs."""
 UNFIT = ("aa-differs", "noisy-host", "few-pairs")
 """After these, no release should be decided on the timings."""
 
@@ -38,8 +45,8 @@ def about_inputs(fed: Inputs) -> Iterator[Doubt]:
     if fed.kind == "synthetic":
         yield Doubt(
             code="synthetic-inputs",
-            message=f"Inputs are random (free axes of size {SYNTHETIC_AXIS}): operators whose work depends on the data "
-            "may run differently. Give real samples.",
+            message=f"Inputs are random{', within the ranges of the profile' if fed.ranged else ''} (free axes of size "
+            f"{SYNTHETIC_AXIS}): operators whose work depends on the data may run differently. Give real samples.",
         )
     elif len(fed.samples) < SAMPLES:
         yield Doubt(
@@ -63,6 +70,46 @@ def about_host(threads: int, load_average: float | None) -> Iterator[Doubt]:
             code="too-many-threads",
             message=f"{threads} threads where only {usable} can run at once: they wait for each other.",
         )
+
+
+def about_gpu(gpu: Gpu | None, provider_options: Mapping[str, str]) -> Iterator[Doubt]:
+    """Doubts about the GPU and how it is used."""
+    if gpu is not None and gpu.other_processes:
+        yield Doubt(
+            code="gpu-busy",
+            message=f"{gpu.other_processes} other processes computed on the GPU before the start. Measure when it is "
+            "idle.",
+        )
+    if gpu is not None and (gpu.throttle_reasons or 0) & ~IDLE_REASON:
+        yield Doubt(
+            code="gpu-throttled",
+            message=f"The GPU's clocks were held back before the start (reasons 0x{gpu.throttle_reasons:x}).",
+        )
+    if provider_options.get("use_tf32") == "1":
+        yield Doubt(
+            code="tf32",
+            message="float32 products may run as TF32, which keeps 10 bits of the mantissa: this is not float32 "
+            "arithmetic. --provider-option use_tf32=0 measures that.",
+        )
+
+
+def about_models(measured: Sequence[Measured]) -> Iterator[Doubt]:
+    """Doubts about what really runs."""
+    for variant in measured:
+        if variant.subnormal_weights:
+            yield Doubt(
+                code="subnormal-weights",
+                message=f"{variant.name}: {variant.subnormal_weights} weights are subnormal (below 1.2e-38), and a CPU "
+                "computes many times slower with them; a variant without them wins for that alone. Set them to zero, "
+                "or measure with --session-option session.set_denormal_as_zero=1.",
+            )
+        if variant.fallback_nodes:
+            yield Doubt(
+                code="cpu-fallback",
+                message=f"{variant.name}: {variant.fallback_nodes} nodes run on the CPU, which the execution provider "
+                "does not support; what they read and write is copied. --session-option "
+                "session.disable_cpu_ep_fallback=1 makes that an error.",
+            )
 
 
 def about_pairs(comparisons: Sequence[Comparison], *, replicates: int, options: BenchOptions) -> Iterator[Doubt]:

@@ -24,6 +24,8 @@ SYNTHETIC_AXIS = 128
 """Size of a free axis (other than the batch) in synthetic samples."""
 
 Specs = Mapping[str, InputSpec]
+Ranges = Mapping[str, tuple[float, float]]
+"""Low and high value by name of input."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +33,8 @@ class Inputs:
     """The samples of a benchmark."""
 
     kind: Literal["real", "synthetic"]
+    ranged: bool = False
+    """Whether synthetic values were drawn from the ranges of a profile."""
     samples: tuple[Arrays, ...]
     sha256: str
     batch: int
@@ -44,13 +48,16 @@ class Inputs:
         np.savez(path, allow_pickle=False, **arrays)
 
 
-def prepare(models: Mapping[str, ir.Model], *, baseline: str, data: Dataset | None, seed: int) -> Inputs:
+def prepare(
+    models: Mapping[str, ir.Model], *, baseline: str, data: Dataset | None, ranges: Ranges | None, seed: int
+) -> Inputs:
     """Choose the samples that all variants are measured with.
 
     Args:
         models: The variants' graphs.
         baseline: The one whose operators tell what synthetic integers mean.
         data: Real samples; None for synthetic ones.
+        ranges: Values that synthetic samples are drawn from, by input; None for a standard normal distribution.
         seed: Of synthetic samples.
 
     Raises:
@@ -60,7 +67,7 @@ def prepare(models: Mapping[str, ir.Model], *, baseline: str, data: Dataset | No
     """
     specs = common_specs({name: graph.input_specs(model) for name, model in models.items()}, baseline)
     if data is None:
-        samples = synthetic(models[baseline], specs, seed)
+        samples = synthetic(models[baseline], specs, seed, ranges or {})
     else:
         samples = [{name: batch[name] for name in specs} for batch in islice(data.batches(specs), SAMPLES)]
     used = 0
@@ -74,6 +81,7 @@ def prepare(models: Mapping[str, ir.Model], *, baseline: str, data: Dataset | No
     batched = [spec for spec in specs.values() if spec.shape]
     return Inputs(
         kind="synthetic" if data is None else "real",
+        ranged=data is None and bool(ranges),
         samples=tuple(kept),
         sha256=Dataset(origin="benchmark", read=lambda: kept).sha256,
         batch=next((len(value) for value in kept[0].values() if value.ndim), 1),
@@ -110,21 +118,30 @@ def common_specs(specs: Mapping[str, Specs], baseline: str) -> dict[str, InputSp
     return common
 
 
-def synthetic(model: ir.Model, specs: Specs, seed: int) -> list[Arrays]:
+def synthetic(model: ir.Model, specs: Specs, seed: int, ranges: Ranges) -> list[Arrays]:
     """Return random samples, never zeros, which take short cuts in kernels that real data do not take.
 
-    Floats are standard normal, bytes uniform over their range, integers that look up a table uniform over its rows, and
-    other integers and booleans one, as in an attention mask.
+    Numbers whose range is known are uniform in it. Of the others, floats are standard normal, bytes uniform over their
+    range, integers that look up a table uniform over its rows, and other integers and booleans one, as in an attention
+    mask.
     """
     random = np.random.default_rng(seed)
     return [
-        {name: _random(random, spec, _table_rows(model, name)) for name, spec in specs.items()} for _ in range(SAMPLES)
+        {name: _random(random, spec, _table_rows(model, name), ranges.get(name)) for name, spec in specs.items()}
+        for _ in range(SAMPLES)
     ]
 
 
-def _random(random: np.random.Generator, spec: InputSpec, rows: int | None) -> np.ndarray[Any, np.dtype[Any]]:
+def _random(
+    random: np.random.Generator, spec: InputSpec, rows: int | None, known: tuple[float, float] | None
+) -> np.ndarray[Any, np.dtype[Any]]:
     free = [1, *[SYNTHETIC_AXIS] * len(spec.shape)]
     shape = tuple(size if size is not None else free[axis] for axis, size in enumerate(spec.shape))
+    if known is not None and spec.dtype.kind in "iuf":
+        low, high = known
+        if spec.dtype.kind == "f":
+            return random.uniform(low, high, shape).astype(spec.dtype)
+        return random.integers(int(low), int(high), shape, endpoint=True).astype(spec.dtype)
     if spec.dtype.kind in "iu" and rows is not None:
         return random.integers(0, rows, shape).astype(spec.dtype)
     if spec.dtype in (np.int8, np.uint8):

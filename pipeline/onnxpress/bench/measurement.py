@@ -62,6 +62,7 @@ class Measurement:
             "p50": self.median,
             "mean": float(np.mean(values)),
             **{name: self.percentile(percent) for name, percent in _TAIL.items()},
+            "p99_guaranteed": statistics.guaranteed(values, 0.99),
             "mad": statistics.mad(values),
             "cov_pct": statistics.cov_pct(values),
             "outliers": asdict(statistics.outliers(values)),

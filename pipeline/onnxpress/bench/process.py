@@ -7,10 +7,28 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import TypeVar
 
 from onnxpress import errors
-from onnxpress.bench.messages import Block, Failed, Load, Loaded, Measure, Message, WarmedUp, WarmUp, decode, encode
+from onnxpress.bench.messages import (
+    Block,
+    Dissect,
+    Dissected,
+    Failed,
+    Load,
+    Loaded,
+    Measure,
+    Request,
+    Serve,
+    Served,
+    WarmedUp,
+    WarmUp,
+    decode,
+    encode,
+)
 from onnxpress.errors import ModelError, OnnxpressError
+
+Reply = TypeVar("Reply", Loaded, WarmedUp, Block, Served, Dissected)
 
 FOREIGN_SETTINGS = ("OMP_", "ORT_", "KMP_", "MKL_", "GOMP_")
 """Environment variables that change the threading of libraries behind our back."""
@@ -42,28 +60,30 @@ class WorkerProcess:
             )
 
     def load(self) -> Loaded:
-        """Load the model and run it once.
+        """Load the model and run it.
 
         Raises:
             ModelError: it cannot be loaded or run, or the process died.
             UsageError: onnxruntime or the provider cannot be used.
 
         """
-        reply = self._ask(self._request)
-        assert isinstance(reply, Loaded)  # noqa: S101 - for mypy; a worker answers what it is asked
-        return reply
+        return self._ask(self._request, Loaded)
 
     def warm_up(self, batch: int) -> WarmedUp:
         """Run until the durations are steady; raises like `load`."""
-        reply = self._ask(WarmUp(batch=batch))
-        assert isinstance(reply, WarmedUp)  # noqa: S101
-        return reply
+        return self._ask(WarmUp(batch=batch), WarmedUp)
 
-    def measure(self, batch: int, runs: int) -> Block:
+    def measure(self, batch: int, runs: int, *, copies: bool = False) -> Block:
         """Time one block of runs; raises like `load`."""
-        reply = self._ask(Measure(batch=batch, runs=runs))
-        assert isinstance(reply, Block)  # noqa: S101
-        return reply
+        return self._ask(Measure(batch=batch, runs=runs, copies=copies), Block)
+
+    def serve(self, rate_per_s: float, requests: int, seed: int) -> Served:
+        """Serve requests that arrive at random; raises like `load`."""
+        return self._ask(Serve(rate_per_s=rate_per_s, requests=requests, seed=seed), Served)
+
+    def dissect(self, runs: int) -> Dissected:
+        """Run under onnxruntime's profiler; raises like `load`."""
+        return self._ask(Dissect(runs=runs), Dissected)
 
     def close(self) -> None:
         """End the process at once: it holds nothing worth saving."""
@@ -76,7 +96,7 @@ class WorkerProcess:
             except BrokenPipeError:  # a request that was never read
                 continue
 
-    def _ask(self, request: Message) -> Message:
+    def _ask(self, request: Request, answer: type[Reply]) -> Reply:
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin is not None and stdout is not None  # noqa: S101
         try:
@@ -91,9 +111,10 @@ class WorkerProcess:
         if isinstance(reply, Failed):
             kind: type[OnnxpressError] = getattr(errors, reply.kind)
             raise kind(f"variant {self._variant!r}: {reply.message}")
+        assert isinstance(reply, answer)  # noqa: S101 - for mypy; a worker answers what it is asked
         return reply
 
-    def _obituary(self, request: Message) -> str:
+    def _obituary(self, request: Request) -> str:
         code = self._process.wait()
         how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         hint = " Is there enough memory?" if code == -signal.SIGKILL else ""

@@ -1,7 +1,8 @@
 """The order in which things are measured, so that what is compared was measured under the same conditions.
 
-1. *Probe*: one throw-away process per variant tells how long starts and runs take and which batch size is best; it also
-   warms the page cache, so that all cold starts that count find the model file there.
+1. *Probe*: throw-away processes tell how long each variant's starts and runs take, and which batch size, threads and
+   sessions give the highest throughput (`probing`); they also warm the page cache, so that all cold starts that count
+   find the model file there.
 2. *Plan*: as many processes, pairs and runs as the budget allows.
 3. *Replicates*: several times over, all variants get a fresh process each (load, first run, warm-up), and then take
    turns, block by block, in an order that is shuffled in every round. Only one process works at a time.
@@ -17,65 +18,21 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Protocol
 
 from onnxpress.bench.messages import Block, Loaded, WarmedUp
+from onnxpress.bench.probing import BLOCK_MS, Clock, Launch, Layout, Probe, Probing, Worker
 from onnxpress.bench.runner import LEAD_IN_RUNS
-from onnxpress.bench.scenarios import SCENARIOS
+from onnxpress.bench.scenarios import Scenario
 from onnxpress.bench.statistics import MIN_PAIRS
-from onnxpress.errors import ModelError
 
 REPLICATES = 5
-BLOCK_MS = 50
-"""Least duration of a block."""
 BLOCK_OVERHEAD_MS = 4
 """Speedometer and messages around a block."""
 ENOUGH_PAIRS = 20
 """Below this, an interval is too wide to bet on: blocks are made shorter before there are fewer."""
 START_SHARE = 0.5
 """Of the budget, for starting processes."""
-LONGEST_RUN_MS = 200
-"""Batch sizes that take longer are not tried."""
-WORTHWHILE_GAIN = 1.05
-"""Of throughput, for a larger batch to be preferred."""
-
 Advance = Callable[[int], object]
-Clock = Callable[[], float]
-
-
-class Worker(Protocol):
-    """A process that runs one variant (`process.WorkerProcess`; something simpler in tests)."""
-
-    def load(self) -> Loaded:
-        """Load the model and run it once."""
-
-    def warm_up(self, batch: int) -> WarmedUp:
-        """Run until the durations are steady."""
-
-    def measure(self, batch: int, runs: int) -> Block:
-        """Time one block of runs."""
-
-    def close(self) -> None:
-        """End the process."""
-
-
-Launch = Callable[[str], Worker]
-"""Starts a worker for a variant."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Probe:
-    """What is known of a variant before the measurement."""
-
-    start_ms: float
-    """Start, load, first run and warm-up of a process."""
-    batch: Mapping[str, int]
-    """Batch size by scenario."""
-    run_ms: Mapping[str, float]
-    """Duration of one run, by scenario."""
-    refused_batch: int | None
-    """The batch size that the model could not take though its batch axis is free."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,38 +61,46 @@ def measure(
     variants: Sequence[str],
     launch: Launch,
     *,
-    scenarios: Sequence[str],
+    scenarios: Mapping[str, Scenario],
+    sweep: Sequence[int] | None,
     batches: Sequence[int],
+    ways: Sequence[Layout],
     pairs: int,
     budget_ms: float,
     seed: int,
     clock: Clock,
     advance: Advance,
-) -> dict[str, Variant]:
+) -> tuple[dict[str, Variant], dict[str, Scenario]]:
     """Measure all variants.
 
     Args:
         variants: Their names.
         launch: Starts a worker.
-        scenarios: Names in `scenarios.SCENARIOS`.
-        batches: Batch sizes that may be tried, the smallest first; the smallest is the one of `single`.
+        scenarios: What is measured, by name.
+        sweep: Batch sizes that are scenarios of their own; empty for those of ``batches`` up to which throughput grows,
+            None for no sweep.
+        batches: Batch sizes that may be tried, the smallest first; the smallest is the model's own.
+        ways: Layouts that may be tried; the first is that of all scenarios but the best throughput.
         pairs: Rounds that are wanted.
         budget_ms: About how long everything may take.
         seed: Of the order of the blocks.
         clock: Seconds.
         advance: Called with the percent done since the last call, 100 in all.
 
+    Returns:
+        What was measured by variant, and the scenarios, those of the sweep included.
+
     Raises:
         ModelError: a model cannot be loaded or run, or a worker died.
 
     """
     begin = clock()
-    meter = _Meter(advance)
-    probes = {}
+    meter = Meter(advance)
+    probing = Probing(launch, scenarios, sweep, batches, ways, clock)
     for name in variants:
-        with closing(launch(name)) as worker:
-            probes[name] = probe(worker, scenarios, batches, clock)
-        meter.reach(15 * len(probes) / len(variants))
+        probing.look_at(name)
+        meter.reach(15 * len(probing.seen) / len(variants))
+    scenarios, probes = probing.conclude()
     left_ms = budget_ms - 1e3 * (clock() - begin)
     steps = plan(probes, scenarios, pairs=pairs, budget_ms=left_ms)
     end, least = clock() + left_ms / 1e3, math.ceil(MIN_PAIRS / len(steps.rounds))
@@ -148,28 +113,32 @@ def measure(
     for replicate, rounds in enumerate(steps.rounds):
         with ExitStack() as stack:
             starting = clock()
-            workers = {}
+            workers: dict[tuple[str, Layout], Worker] = {}
             for name in shuffled.sample(variants, len(variants)):
-                workers[name] = stack.enter_context(closing(launch(name)))
-                loaded[name].append(workers[name].load())
-                warmed_up[name].append(workers[name].warm_up(batches[0]))
+                for layout in dict.fromkeys((ways[0], *probes[name].layout.values())):
+                    worker = workers[name, layout] = stack.enter_context(closing(launch(name, layout)))
+                    first, warm = worker.load(), worker.warm_up(batches[0])
+                    if layout == ways[0]:
+                        loaded[name].append(first)
+                        warmed_up[name].append(warm)
             later = len(steps.rounds) - replicate - 1
             end_of_rounds = end - later * (clock() - starting)
-            for number, scenario in enumerate(scenarios):
+            for number, (scenario, meaning) in enumerate(scenarios.items()):
                 taken: dict[str, list[Block]] = {name: [] for name in variants}
                 due = clock() + (end_of_rounds - clock()) / (len(scenarios) * (later + 1) - number)
                 for turn in range(rounds):
                     if turn >= least and clock() > due:  # everything takes longer than it did in the probe
                         break
                     for name in shuffled.sample(variants, len(variants)):
+                        worker = workers[name, probes[name].layout[scenario]]
                         batch, runs = probes[name].batch[scenario], steps.runs[scenario, name]
-                        taken[name].append(workers[name].measure(batch, runs))
+                        taken[name].append(worker.measure(batch, runs, copies=meaning.copies))
                     done = (replicate + (number + (turn + 1) / rounds) / len(scenarios)) / len(steps.rounds)
                     meter.reach(15 + 85 * done)
                 for name in variants:
                     blocks[name][scenario].append(tuple(taken[name]))
     meter.reach(100)
-    return {
+    found = {
         name: Variant(
             probe=probes[name],
             loaded=tuple(loaded[name]),
@@ -178,47 +147,10 @@ def measure(
         )
         for name in variants
     }
+    return found, dict(scenarios)
 
 
-def probe(worker: Worker, scenarios: Sequence[str], batches: Sequence[int], clock: Clock) -> Probe:
-    """Find out how long a variant's start and runs take, and its best batch size."""
-    start = clock()
-    worker.load()
-    single_ms = worker.warm_up(batches[0]).run_ms
-    start_ms = 1e3 * (clock() - start)
-    best, refused = (batches[0], single_ms), None
-    if any(SCENARIOS[name].best_batch for name in scenarios):
-        best, refused = _sweep(worker, batches, single_ms)
-    chosen = {name: best if SCENARIOS[name].best_batch else (batches[0], single_ms) for name in scenarios}
-    return Probe(
-        start_ms=start_ms,
-        batch={name: batch for name, (batch, _) in chosen.items()},
-        run_ms={name: run_ms for name, (_, run_ms) in chosen.items()},
-        refused_batch=refused,
-    )
-
-
-def _sweep(worker: Worker, batches: Sequence[int], single_ms: float) -> tuple[tuple[int, float], int | None]:
-    """Return the batch size after which throughput no longer grows, with its run time; and the one that failed."""
-    best, without_gain = (batches[0], single_ms), 0
-    run_ms = single_ms
-    for smaller, batch in pairwise(batches):
-        expected_ms = run_ms * batch / smaller
-        if expected_ms > LONGEST_RUN_MS or without_gain == 2:
-            break
-        try:
-            block = worker.measure(batch, max(3, math.ceil(BLOCK_MS / expected_ms)))
-        except ModelError:
-            return best, batch
-        run_ms = sorted(block.durations_ns)[len(block.durations_ns) // 2] / 1e6
-        if batch / run_ms > WORTHWHILE_GAIN * best[0] / best[1]:
-            best, without_gain = (batch, run_ms), 0
-        else:
-            without_gain += 1
-    return best, None
-
-
-def plan(probes: Mapping[str, Probe], scenarios: Sequence[str], *, pairs: int, budget_ms: float) -> Plan:
+def plan(probes: Mapping[str, Probe], scenarios: Mapping[str, Scenario], *, pairs: int, budget_ms: float) -> Plan:
     """Choose how much is measured within a budget.
 
     Starts may take half of the budget, so heavy models get fewer replicates. Of the rest, there are as many pairs as
@@ -229,7 +161,7 @@ def plan(probes: Mapping[str, Probe], scenarios: Sequence[str], *, pairs: int, b
     replicates = max(1, min(REPLICATES, int(START_SHARE * budget_ms / starts_ms)))
     available_ms = budget_ms - replicates * starts_ms
     durations = {(scenario, name): probe.run_ms[scenario] for name, probe in probes.items() for scenario in scenarios}
-    runs = {key: max(SCENARIOS[key[0]].min_runs, math.ceil(BLOCK_MS / run_ms)) for key, run_ms in durations.items()}
+    runs = {key: max(scenarios[key[0]].min_runs, math.ceil(BLOCK_MS / run_ms)) for key, run_ms in durations.items()}
 
     around_ms = sum(LEAD_IN_RUNS * run_ms + BLOCK_OVERHEAD_MS for run_ms in durations.values())
 
@@ -249,12 +181,13 @@ def plan(probes: Mapping[str, Probe], scenarios: Sequence[str], *, pairs: int, b
     )
 
 
-class _Meter:
-    """Turns a share of the whole into steps of whole percents."""
+class Meter:
+    """Turns what is done of the whole into steps of whole percents."""
 
     def __init__(self, advance: Advance) -> None:
         self._advance, self._shown = advance, 0
 
     def reach(self, percent: float) -> None:
+        """Say how much is done."""
         self._advance(round(percent) - self._shown)
         self._shown = round(percent)

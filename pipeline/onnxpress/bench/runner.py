@@ -1,21 +1,32 @@
-"""Inside a worker: a loaded model, its inputs bound, and the loop that times it."""
+"""Inside a worker: a loaded model, and the loops that time it."""
 
 from __future__ import annotations
 
 import gc
 import os
+import threading
 import time
-from collections.abc import Iterator, Sequence
-from itertools import cycle
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from statistics import median, quantiles
-from typing import Any
-
-import numpy as np
 
 from onnxpress import host, session
-from onnxpress.bench.messages import Block, Load, Loaded, Measure, WarmedUp, WarmUp
-from onnxpress.session import Arrays
+from onnxpress.bench import nvml
+from onnxpress.bench.binding import UNRECORDED, Bound, Feeder, device_id, read, run_options
+from onnxpress.bench.messages import (
+    Block,
+    Dissect,
+    Dissected,
+    Load,
+    Loaded,
+    Measure,
+    Serve,
+    Served,
+    WarmedUp,
+    WarmUp,
+)
+from onnxpress.bench.serving import arrivals_ns, serve
 
 LEAD_IN_RUNS = 2
 """Untimed runs before a block: they fetch back what the other variants pushed out of the caches."""
@@ -29,7 +40,7 @@ WARM_UP_SAMPLE = 20
 
 
 class Runner:
-    """A model, loaded and run once.
+    """A model, loaded and run.
 
     Args:
         request: What to load.
@@ -37,47 +48,69 @@ class Runner:
 
     Raises:
         ModelError: onnxruntime cannot load or run it.
+        UsageError: the provider does not work here.
 
     """
 
     def __init__(self, request: Load, *, import_ms: float) -> None:
         cpus = host.one_cpu_per_core()
-        if request.threads <= len(cpus) and hasattr(os, "sched_setaffinity"):
+        if request.threads * request.sessions <= len(cpus) and hasattr(os, "sched_setaffinity"):
             os.sched_setaffinity(0, cpus)  # else two threads may share the vector units of one core
-        options = session.SessionOptions(provider=request.provider, threads=request.threads, spin=request.spin)
+        options = session.SessionOptions(
+            provider=request.provider,
+            threads=request.threads,
+            spin=request.spin,
+            config=request.config,
+            provider_options=request.provider_options,
+            profile_prefix=None if request.profile is None else Path(request.profile),
+        )
+        gpu = nvml.gpu(device_id(request)) if session.provider_file(request.provider).DEVICE == "cuda" else None
+        used_before = gpu.used_bytes() if gpu else None
         start = time.perf_counter()
-        self._session = session.open_session(Path(request.model), options)
-        opened = time.perf_counter()
-        self._names, self._samples = request.names, request.samples
-        self._bound: dict[int, Iterator[Any]] = {}
-        feeds = next(self._read())
-        running = time.perf_counter()
-        self._outputs = session.run(self._session, feeds)
+        opened = session.open_session(Path(request.model), options)
+        session_ms, session_hwm_bytes = 1e3 * (time.perf_counter() - start), host.peak_memory_bytes()
+        feeds, plain = next(read(request)), run_options(request, UNRECORDED)
+        start = time.perf_counter()
+        outputs = session.run(opened, feeds, plain)
         ran = time.perf_counter()
-        self._feeds = feeds
+        vm_hwm_bytes = host.peak_memory_bytes()
+        used = gpu.used_bytes() if gpu else None
+        again = time.perf_counter()
+        session.run(opened, feeds, plain)
         self.loaded = Loaded(
             onnxruntime=session.onnxruntime().__version__,
             import_ms=import_ms,
-            session_ms=1e3 * (opened - start),
-            first_run_ms=1e3 * (ran - running),
-            vm_hwm_bytes=host.peak_memory_bytes(),
+            session_ms=session_ms,
+            first_run_ms=1e3 * (ran - start),
+            second_run_ms=1e3 * (time.perf_counter() - again),
+            session_hwm_bytes=session_hwm_bytes,
+            vm_hwm_bytes=vm_hwm_bytes,
+            device_bytes=None if used is None or used_before is None else used - used_before,
         )
+        self._request = request
+        self._own_batch = next((len(value) for value in feeds.values() if value.ndim), 1)
+        others = (session.open_session(Path(request.model), options) for _ in range(request.sessions - 1))
+        self._sessions = [opened, *others]
+        self._feeders = [Feeder(each, request, (feeds, outputs)) for each in self._sessions]
         gc.collect()
         gc.freeze()
         gc.disable()
 
     def warm_up(self, request: WarmUp) -> WarmedUp:
         """Run until two successive samples agree, within the limits of time and number."""
-        bindings = self._bindings(request.batch)
-        durations = [self._time(next(bindings))]
+        for feeder in self._feeders[1:]:
+            bindings = feeder.bindings(request.batch)
+            for _ in range(LEAD_IN_RUNS):
+                feeder.run(next(bindings), request.batch)
+        durations = [self._time(request.batch)]
         while sum(durations) < WARM_UP_MS[0] or (len(durations) < WARM_UP_RUNS[0] and sum(durations) < WARM_UP_MS[1]):
-            durations.append(self._time(next(bindings)))
+            durations.append(self._time(request.batch))
         before: Sequence[float] = ()
         stable: bool | None = None
         while not stable and len(durations) + WARM_UP_SAMPLE <= WARM_UP_RUNS[1]:
             if sum(durations) + WARM_UP_SAMPLE * median(durations) > WARM_UP_MS[1]:
                 break
-            sample = [self._time(next(bindings)) for _ in range(WARM_UP_SAMPLE)]
+            sample = [self._time(request.batch) for _ in range(WARM_UP_SAMPLE)]
             stable = agree(before, sample) if before else None
             durations += sample
             before = sample
@@ -85,18 +118,17 @@ class Runner:
 
     def measure(self, request: Measure) -> Block:
         """Time one block of runs."""
-        bindings = self._bindings(request.batch)
+        for feeder in self._feeders:
+            feeder.bindings(request.batch)
         speed = _speedometer()
-        for _ in range(LEAD_IN_RUNS):
-            self._time(next(bindings))
+        for feeder in self._feeders:
+            for _ in range(LEAD_IN_RUNS):
+                feeder.run(next(feeder.bindings(request.batch)), request.batch)
         before = host.disturbances()
-        # Written out: a call of our own would be a good part of a fast model's run.
-        clock, run, durations = time.perf_counter_ns, self._session.run_with_iobinding, []
-        for _ in range(request.runs):
-            binding = next(bindings)
-            start = clock()
-            run(binding)
-            durations.append(clock() - start)
+        if len(self._feeders) == 1:
+            durations = self._alone(self._feeders[0], request)
+        else:
+            durations = _side_by_side([self._finished(feeder, request) for feeder in self._feeders])
         after = host.disturbances()
         return Block(
             durations_ns=tuple(durations),
@@ -107,68 +139,95 @@ class Runner:
             preempted=after.preempted - before.preempted,
         )
 
-    def _time(self, binding: object) -> float:
+    def serve(self, request: Serve) -> Served:
+        """Serve requests of one run each that arrive at random; each session takes the next one when it is free."""
+        due = arrivals_ns(request.rate_per_s, request.requests, request.seed)
+        calls = [self._call(feeder) for feeder in self._feeders]
+        for call in calls * LEAD_IN_RUNS:
+            call()
+        return Served(latencies_ns=tuple(serve(calls, due)))
+
+    def dissect(self, request: Dissect) -> Dissected:
+        """Run under the profiler and write what it saw."""
+        for _ in range(request.runs):
+            self._time(self._own_batch)
+        return Dissected(file=self._sessions[0].end_profiling())
+
+    def _alone(self, feeder: Feeder, request: Measure) -> list[int]:
+        """Time the runs of a single session, each by itself."""
+        bindings, options = feeder.bindings(request.batch), run_options(self._request, request.batch)
+        # Written out: a call of our own would be a good part of a fast model's run.
+        clock, run, durations = time.perf_counter_ns, self._sessions[0].run_with_iobinding, []
+        if request.copies:
+            for _ in range(request.runs):
+                bound = next(bindings)
+                start = clock()
+                bound.copy_in()
+                run(bound.binding, options)
+                bound.binding.copy_outputs_to_cpu()
+                durations.append(clock() - start)
+            return durations
+        for _ in range(request.runs):
+            binding = next(bindings).binding
+            start = clock()
+            run(binding, options)
+            durations.append(clock() - start)
+        return durations
+
+    def _finished(self, feeder: Feeder, request: Measure) -> Callable[[], Iterator[int]]:
+        """Return a loop that yields the time at which each run of a session ended."""
+        bindings = feeder.bindings(request.batch)
+
+        def times() -> Iterator[int]:
+            for _ in range(request.runs):
+                feeder.run(next(bindings), request.batch)
+                yield time.perf_counter_ns()
+
+        return times
+
+    def _call(self, feeder: Feeder) -> Callable[[], object]:
+        """Return a function that serves one request with the next sample, copies to and from the device included."""
+        bindings = feeder.bindings(self._own_batch)
+
+        def call() -> None:
+            bound: Bound = next(bindings)
+            bound.copy_in()
+            feeder.run(bound, self._own_batch)
+            bound.binding.copy_outputs_to_cpu()
+
+        return call
+
+    def _time(self, batch: int) -> float:
+        feeder = self._feeders[0]
+        bound = next(feeder.bindings(batch))
         start = time.perf_counter()
-        self._session.run_with_iobinding(binding)
+        feeder.run(bound, batch)
         return 1e3 * (time.perf_counter() - start)
 
-    def _bindings(self, batch: int) -> Iterator[Any]:
-        """Return an endless cycle of inputs bound for one batch size."""
-        if batch not in self._bound:
-            feeds = list(self._batches(batch))
-            session.run(self._session, feeds[0])  # a batch size that the model cannot take is refused here
-            self._bound[batch] = cycle([self._bind(each) for each in feeds])
-        return self._bound[batch]
 
-    def _bind(self, feeds: Arrays) -> object:
-        """Bind inputs, and outputs where their shape is known beforehand, so that a run allocates neither."""
-        from_numpy = session.onnxruntime().OrtValue.ortvalue_from_numpy
-        binding = self._session.io_binding()
-        for name, value in feeds.items():
-            binding.bind_ortvalue_input(name, from_numpy(value))
-        for output in self._session.get_outputs():
-            shape = self._output_shape(output, feeds)
-            if shape is None:
-                binding.bind_output(output.name)
-            else:
-                binding.bind_ortvalue_output(output.name, from_numpy(np.empty(shape, self._outputs[output.name].dtype)))
-        return binding
+def _side_by_side(loops: Sequence[Callable[[], Iterator[int]]]) -> list[int]:
+    """Run loops in threads of their own and return the times between one end and the next, of whichever loop."""
+    ends: list[list[int]] = [[] for _ in loops]
+    errors: list[BaseException] = []
+    ready = threading.Barrier(len(loops) + 1)
 
-    def _output_shape(self, output: Any, feeds: Arrays) -> tuple[int, ...] | None:  # noqa: ANN401 - no stubs
-        """Return the shape that an output will have; None when it depends on the data, or is not a tensor."""
-        first = self._outputs[output.name]
-        if not isinstance(first, np.ndarray) or first.dtype == object:
-            return None
-        expected = _resolve(output.shape, self._sizes(self._feeds))
-        return _resolve(output.shape, self._sizes(feeds)) if expected == first.shape else None
+    def work(loop: Callable[[], Iterator[int]], found: list[int]) -> None:
+        ready.wait()
+        try:
+            found.extend(loop())
+        except Exception as error:
+            errors.append(error)
 
-    def _sizes(self, feeds: Arrays) -> dict[str, int]:
-        """Return the size that each named axis takes with these inputs."""
-        return {
-            axis: size
-            for declared in self._session.get_inputs()
-            if declared.name in feeds
-            for axis, size in zip(declared.shape, feeds[declared.name].shape, strict=True)
-            if isinstance(axis, str)
-        }
-
-    def _batches(self, batch: int) -> Iterator[Arrays]:
-        """Yield the samples as they are, or joined (and repeated) to a larger batch."""
-        samples = list(self._read())
-        if batch == next((len(value) for value in samples[0].values() if value.ndim), 1):
-            yield from samples
-            return
-        for start in range(0, max(1, len(samples) // batch) * batch, batch):
-            chosen = [samples[i % len(samples)] for i in range(start, start + batch)]
-            yield {
-                name: np.concatenate([sample[name] for sample in chosen]) if value.ndim else value
-                for name, value in chosen[0].items()
-            }
-
-    def _read(self) -> Iterator[Arrays]:
-        with np.load(self._samples) as file:
-            for i in range(len(file.files) // len(self._names)):
-                yield {name: file[f"{i}.{j}"] for j, name in enumerate(self._names)}
+    threads = [threading.Thread(target=work, args=pair) for pair in zip(loops, ends, strict=True)]
+    for thread in threads:
+        thread.start()
+    ready.wait()
+    start = time.perf_counter_ns()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+    return [after - before for before, after in pairwise(sorted([start, *(end for one in ends for end in one)]))]
 
 
 def agree(first: Sequence[float], second: Sequence[float]) -> bool:
@@ -190,11 +249,6 @@ def agree(first: Sequence[float], second: Sequence[float]) -> bool:
 def _spread(values: Sequence[float]) -> float:
     middle = median(values)
     return median(abs(value - middle) for value in values)
-
-
-def _resolve(shape: Sequence[int | str | None], sizes: dict[str, int]) -> tuple[int, ...] | None:
-    known = [axis if isinstance(axis, int) else sizes.get(axis or "") for axis in shape]
-    return None if None in known else tuple(size for size in known if size is not None)
 
 
 def _speedometer() -> int:

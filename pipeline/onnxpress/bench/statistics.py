@@ -80,6 +80,25 @@ def minimal_count(share: float, confidence: float = CONFIDENCE) -> int:
     return h + 1
 
 
+def guaranteed(values: Sequence[float], share: float, confidence: float = CONFIDENCE) -> float | None:
+    """Return a value that the percentile does not exceed, at a confidence; None where there are too few values.
+
+    MLPerf's early stopping: of ``n`` values the ``t`` th highest, for the largest ``t`` at which it would be a surprise
+    that no more than ``t`` values lie above the percentile: ``P(Binomial(n, 1 - share) <= t) <= 1 - confidence``. With
+    ``t = 1`` that is the rule of `minimal_count`. Values of one process depend on each other, which makes it somewhat
+    optimistic.
+    """
+    count = len(values)
+    term = share**count  # P(0 of n lie above)
+    total, place = term, 0
+    while place < count:
+        term *= (count - place) / (place + 1) * (1 - share) / share
+        if total + term > 1 - confidence:
+            break
+        total, place = total + term, place + 1
+    return None if place == 0 else float(np.sort(np.asarray(values))[count - place])
+
+
 def mad(values: Sequence[float]) -> float:
     """Return the median absolute deviation, scaled to a normal distribution's standard deviation."""
     return GAUSS_MAD * float(np.median(np.abs(np.asarray(values) - np.median(values))))

@@ -13,7 +13,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from onnxpress.bench.messages import Failed, Load, Measure, Message, WarmUp, decode, encode
+from onnxpress.bench.messages import Dissect, Failed, Load, Measure, Message, Serve, WarmUp, decode, encode
 from onnxpress.errors import ModelError, OnnxpressError
 
 if TYPE_CHECKING:
@@ -36,6 +36,10 @@ def main() -> None:
                 reply = runner.warm_up(request)
             elif isinstance(request, Measure) and runner is not None:
                 reply = runner.measure(request)
+            elif isinstance(request, Serve) and runner is not None:
+                reply = runner.serve(request)
+            elif isinstance(request, Dissect) and runner is not None:
+                reply = runner.dissect(request)
             else:
                 raise TypeError(f"unexpected request {type(request).__name__}")
         except OnnxpressError as error:

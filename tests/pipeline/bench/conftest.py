@@ -1,4 +1,6 @@
-from collections.abc import Callable
+import gc
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import onnx
@@ -17,3 +19,13 @@ def write(tmp_path: Path) -> Write:
         return tmp_path / name
 
     return to
+
+
+@pytest.fixture
+def a_process_of_its_own() -> Iterator[None]:
+    """A runner has its process for itself; here it is the one that runs the tests, and stays as it was."""
+    cpus = os.sched_getaffinity(0)
+    yield
+    os.sched_setaffinity(0, cpus)
+    gc.enable()
+    gc.unfreeze()

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
-from onnxpress.bench import protocol
+from onnxpress.bench import protocol, server
 from onnxpress.bench.bench import bench
 from onnxpress.bench.options import BenchOptions
 from onnxpress.errors import ModelError, UsageError
@@ -83,6 +84,10 @@ def test_result_has_everything_that_was_promised(write: Callable[..., Path]) -> 
         "provider": "cpu",
         "threads": 1,
         "spin": "stop",
+        "session_options": {},
+        "provider_options": {},
+        "page_cache": "warm",
+        "cpu_fallback_nodes": 0,
     }
     assert document["inputs"]["kind"] == "synthetic" and document["inputs"]["samples"] == 32
     assert document["baseline"] == "float" and document["aa"] is None
@@ -97,9 +102,14 @@ def test_result_has_everything_that_was_promised(write: Callable[..., Path]) -> 
         assert 0 < rate["low"] <= rate["value"] <= rate["high"]
         assert set(variant["cold_start_ms"]) == {"import", "session", "first_run"}
         assert min(variant["cold_start_ms"].values()) > 0
-        assert variant["memory"]["vm_hwm_bytes"] > 10_000_000
+        assert variant["memory"]["vm_hwm_bytes"] >= variant["memory"]["session_hwm_bytes"] > 10_000_000
+        assert variant["memory"]["arena_peak_bytes"] > 4 * SIZE * SIZE
+        assert variant["operators"][0]["op"] == "MatMul" and variant["operators"][0]["share_pct"] > 50
+        assert sum(variant["assignment"].values()) == sum(row["nodes"] for row in variant["operators"])
+        assert variant["energy"]["source"] and variant["second_run_ms"] > 0
     metrics = [(each["metric"], each["pairs"] + each["dropped"]) for each in document["comparisons"]]
     assert metrics == [("latency.p50", 6), ("throughput.offline", 6)]
+    assert [each["verdict"] for each in document["comparisons"]] == ["fail", "fail"]  # twice the work
     codes = {warning["code"] for warning in document["warnings"]}
     assert {"synthetic-inputs", "few-pairs"} <= codes
     assert document["fit_for_gating"] is False
@@ -110,6 +120,40 @@ def test_only_offline_leaves_latency_unmeasured(write: Callable[..., Path]) -> N
     document = bench({"float": write(chain(1))}, baseline="float", options=given, inputs=None).to_json()
     assert document["variants"][0]["latency_ms"] is None
     assert document["comparisons"] == []
+
+
+def test_a_sweep_and_a_server_with_an_option_of_onnxruntime(
+    write: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "SHORTEST_S", 0.1)
+    given = options(
+        scenarios=["batch", "server"],
+        batch=[1, 3],
+        sla="p90=200ms",
+        session_options={"session.dynamic_block_base": "4"},
+        budget="2s",
+    )
+    found = bench({"float": write(chain(1))}, baseline="float", options=given, inputs=None)
+    document = found.to_json()
+    (variant,) = document["variants"]
+    assert [row["batch"] for row in variant["batches"]] == [1, 3]
+    served = variant["server"]
+    assert served["sla"] == {"percent": 90.0, "limit_ms": 200.0} and served["p90_ms"] <= 200
+    assert 0 < served["rate_per_s"] <= served["capacity_per_s"] and served["requests"] >= 46
+    assert document["runtime"]["session_options"] == {"session.dynamic_block_base": "4"}
+    found.save_samples(tmp_path / "samples.npz")
+    with np.load(tmp_path / "samples.npz") as file:
+        assert file["float/single/0"].dtype == np.float32 and file["float/single/0"].shape[0] == 3
+
+
+def test_subnormal_weights_are_found_and_said(write: Callable[..., Path]) -> None:
+    path = write(chain(1))
+    model = onnx.load(path)
+    model.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(np.full((SIZE, SIZE), 1e-39, np.float32), "w"))
+    onnx.save(model, path)
+    document = bench({"float": path}, baseline="float", options=options(), inputs=None).to_json()
+    assert document["variants"][0]["model"]["subnormal_weights"] == SIZE * SIZE
+    assert any(warning["code"] == "subnormal-weights" for warning in document["warnings"])
 
 
 def test_an_interrupted_benchmark_leaves_no_process(write: Callable[..., Path]) -> None:

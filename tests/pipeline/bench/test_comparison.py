@@ -4,16 +4,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from onnxpress.bench.comparison import compare, disturbed
+from onnxpress.bench.comparison import Comparison, compare, disturbed
 from onnxpress.bench.messages import Block
-from onnxpress.bench.protocol import Probe, Variant
+from onnxpress.bench.probing import Layout, Probe
+from onnxpress.bench.protocol import Variant
+from onnxpress.bench.scenarios import PAIRED
+from onnxpress.bench.statistics import Interval
 
 SPEED_NS = 2_000_000
 QUIET = Block(durations_ns=(1_000_000,) * 50, speed_ns=SPEED_NS, ticks=10, stolen_ticks=0, throttled=0, preempted=0)
 
 
 def variant(blocks: list[list[Block]], batch: int = 1, scenario: str = "single") -> Variant:
-    probe = Probe(start_ms=1, batch={scenario: batch}, run_ms={scenario: 1}, refused_batch=None)
+    one = Layout(threads=1, sessions=1)
+    probe = Probe(start_ms=1, batch={scenario: batch}, run_ms={scenario: 1}, layout={scenario: one}, refused_batch=None)
     return Variant(probe=probe, loaded=(), warmed_up=(), blocks={scenario: tuple(tuple(group) for group in blocks)})
 
 
@@ -29,7 +33,9 @@ def noisy(median_ms: float, seed: int) -> list[list[Block]]:
 
 
 def test_pairs_cancel_what_the_host_does() -> None:
-    found = compare({"float": variant(noisy(2, 1)), "int8": variant(noisy(1, 2))}, "float", "int8", "single")
+    found = compare(
+        {"float": variant(noisy(2, 1)), "int8": variant(noisy(1, 2))}, "float", "int8", "single", PAIRED["single"]
+    )
     assert found.metric == "latency.p50"
     assert found.ratio.low < 0.5 < found.ratio.high
     assert found.ratio.high - found.ratio.low < 0.005
@@ -40,13 +46,15 @@ def test_the_median_of_a_block_counts_not_its_worst_run() -> None:
     spoiled = [
         [replace(one, durations_ns=(*one.durations_ns[:40], *(10**9,) * 10)) for one in row] for row in noisy(1, 2)
     ]
-    found = compare({"float": variant(noisy(2, 1)), "int8": variant(spoiled)}, "float", "int8", "single")
+    found = compare(
+        {"float": variant(noisy(2, 1)), "int8": variant(spoiled)}, "float", "int8", "single", PAIRED["single"]
+    )
     assert found.ratio.value == pytest.approx(0.5, rel=0.01)
 
 
 def test_offline_compares_samples_per_second_at_each_variants_own_batch() -> None:
     variants = {"a": variant([[block(2)] * 6], 1, "offline"), "b": variant([[block(4)] * 6], 8, "offline")}
-    found = compare(variants, "a", "b", "offline")
+    found = compare(variants, "a", "b", "offline", PAIRED["offline"])
     assert found.metric == "throughput.offline"
     assert found.ratio.value == pytest.approx(4)  # 2000/s instead of 500/s
 
@@ -78,14 +86,14 @@ def test_a_disturbed_block_takes_its_pair_with_it() -> None:
     for row, column in ((0, 0), (1, 2), (4, 5)):
         two[row][column] = replace(block(50), throttled=1)
     one[3][3] = replace(block(50), speed_ns=2 * SPEED_NS)
-    found = compare({"float": variant(one), "int8": variant(two)}, "float", "int8", "single")
+    found = compare({"float": variant(one), "int8": variant(two)}, "float", "int8", "single", PAIRED["single"])
     assert (found.ratio.count, found.disturbed, found.dropped) == (26, 4, 4)
     assert found.ratio.value == pytest.approx(1, abs=0.002)
 
 
 def test_when_most_pairs_are_disturbed_all_of_them_stay() -> None:
     two = [[replace(one, throttled=1) for one in row] for row in noisy(1, 2)]
-    found = compare({"float": variant(noisy(1, 1)), "int8": variant(two)}, "float", "int8", "single")
+    found = compare({"float": variant(noisy(1, 1)), "int8": variant(two)}, "float", "int8", "single", PAIRED["single"])
     assert (found.ratio.count, found.disturbed, found.dropped) == (30, 30, 0)
 
 
@@ -95,7 +103,33 @@ def test_luck_of_processes_widens_the_interval() -> None:
         [replace(one, durations_ns=(round(one.durations_ns[0] * factor),) * 50) for one in row]
         for factor, row in zip(luck, noisy(1, 2), strict=True)
     ]
-    found = compare({"float": variant(noisy(1, 1)), "int8": variant(two)}, "float", "int8", "single")
+    found = compare({"float": variant(noisy(1, 1)), "int8": variant(two)}, "float", "int8", "single", PAIRED["single"])
     standard_error = np.std(np.log(luck), ddof=1) / math.sqrt(5)
     assert found.ratio.low < 1 < found.ratio.high
     assert (found.ratio.high - found.ratio.low) / 2 > 1.5 * standard_error
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "lower_is_better", "verdict", "improved"),
+    [
+        (1.06, 1.09, True, "fail", False),
+        (1.04, 1.09, True, "inconclusive", False),
+        (1.01, 1.05, True, "pass", False),
+        (0.90, 0.98, True, "pass", True),
+        (0.90, 0.995, True, "pass", False),  # better, but not by more than one percent for sure
+        (0.90, 0.94, False, "fail", False),  # less throughput
+        (0.94, 0.98, False, "inconclusive", False),
+        (1.02, 1.10, False, "pass", True),
+    ],
+)
+def test_verdicts(low: float, high: float, lower_is_better: bool, verdict: str, improved: bool) -> None:
+    found = Comparison(
+        baseline="float",
+        candidate="int8",
+        metric="latency.p50",
+        lower_is_better=lower_is_better,
+        ratio=Interval(value=(low + high) / 2, low=low, high=high, count=30),
+        disturbed=0,
+        dropped=0,
+    )
+    assert (found.verdict(0.05), found.improved) == (verdict, improved)

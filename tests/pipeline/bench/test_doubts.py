@@ -1,17 +1,19 @@
 from collections.abc import Iterable
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from onnxpress import host
-from onnxpress.bench import doubts
+from onnxpress.bench import doubts, nvml
 from onnxpress.bench.comparison import Comparison
 from onnxpress.bench.doubts import Doubt
 from onnxpress.bench.inputs import Inputs
 from onnxpress.bench.messages import Block, WarmedUp
 from onnxpress.bench.options import BenchOptions
-from onnxpress.bench.protocol import Probe, Variant
+from onnxpress.bench.probing import Layout, Probe
+from onnxpress.bench.protocol import Variant
 from onnxpress.bench.statistics import Interval
 
 SAMPLES = ({"x": np.ones((1, 3), np.float32)},) * 32
@@ -30,7 +32,13 @@ def variant(run_ms: float = 1, *, unsteady: int = 0, refused_batch: int | None =
     run_ns = round(1e6 * run_ms)
     block = Block(durations_ns=(run_ns,) * 30, speed_ns=1, ticks=1, stolen_ticks=0, throttled=0, preempted=0)
     return Variant(
-        probe=Probe(start_ms=1, batch={"single": 1}, run_ms={"single": run_ms}, refused_batch=refused_batch),
+        probe=Probe(
+            start_ms=1,
+            batch={"single": 1},
+            run_ms={"single": run_ms},
+            layout={"single": Layout(threads=1, sessions=1)},
+            refused_batch=refused_batch,
+        ),
         loaded=(),
         warmed_up=tuple(WarmedUp(run_ms=run_ms, stable=i >= unsteady) for i in range(5)),
         blocks={"single": ((block,) * 6,) * 5},
@@ -108,3 +116,40 @@ def test_doubtful_variants() -> None:
         ("python-overhead", "tiny"),
         ("batch-refused", "fixed inside"),
     ]
+
+
+GPU = nvml.Gpu(
+    name="fake",
+    driver="1",
+    sm_clock_mhz=1,
+    memory_clock_mhz=1,
+    throttle_reasons=1,
+    power_limit_w=1.0,
+    mig=False,
+    memory_bytes=1,
+    memory_used_bytes=1,
+    other_processes=0,
+)
+
+
+@pytest.mark.parametrize(
+    ("gpu", "options", "expected"),
+    [
+        (None, {}, []),
+        (GPU, {"use_tf32": "0"}, []),
+        (GPU, {"use_tf32": "1"}, ["tf32"]),
+        (replace(GPU, other_processes=2), {}, ["gpu-busy"]),
+        (replace(GPU, throttle_reasons=4), {}, ["gpu-throttled"]),
+        (replace(GPU, throttle_reasons=None, other_processes=None), {}, []),
+    ],
+)
+def test_doubtful_gpus(gpu: nvml.Gpu | None, options: dict[str, str], expected: list[str]) -> None:
+    assert codes(doubts.about_gpu(gpu, options)) == expected
+
+
+def test_doubtful_models() -> None:
+    fine = SimpleNamespace(name="fine", subnormal_weights=0, fallback_nodes=0)
+    odd = SimpleNamespace(name="odd", subnormal_weights=3, fallback_nodes=2)
+    found = list(doubts.about_models([fine, odd]))  # type: ignore[list-item]
+    assert [each.code for each in found] == ["subnormal-weights", "cpu-fallback"]
+    assert all(each.message.startswith("odd: ") for each in found)

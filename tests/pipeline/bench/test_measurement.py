@@ -18,6 +18,7 @@ def test_summary_names_only_what_the_values_support() -> None:
         "p95": None,
         "p99": None,
         "p999": None,
+        "p99_guaranteed": None,
         "mad": pytest.approx(1.4826),
         "cov_pct": pytest.approx(52.7046),
         "outliers": {"mild": 0, "severe": 0},

@@ -1,16 +1,45 @@
 import pytest
 
-from onnxpress.bench.messages import Block, Failed, Load, Loaded, Measure, Message, WarmedUp, WarmUp, decode, encode
+from onnxpress.bench.messages import (
+    Block,
+    Dissect,
+    Dissected,
+    Failed,
+    Load,
+    Loaded,
+    Measure,
+    Message,
+    Serve,
+    Served,
+    WarmedUp,
+    WarmUp,
+    decode,
+    encode,
+)
 
 
 @pytest.mark.parametrize(
     "message",
     [
         Load(model="a b.onnx", provider="cpu", threads=2, spin="stop", samples="s.npz", names=("x", "größe\n")),
-        Loaded(onnxruntime="1.31.1", import_ms=1.5, session_ms=2.5, first_run_ms=3.5, vm_hwm_bytes=None),
+        Load(model="m", provider="cuda", threads=2, sessions=2, spin="on", samples="s", names=(), config={"a": "1"}),
+        Loaded(
+            onnxruntime="1.31.1",
+            import_ms=1.5,
+            session_ms=2.5,
+            first_run_ms=3.5,
+            second_run_ms=1.5,
+            session_hwm_bytes=3,
+            vm_hwm_bytes=None,
+            device_bytes=None,
+        ),
         WarmUp(batch=8),
         WarmedUp(run_ms=0.25, stable=None),
-        Measure(batch=8, runs=30),
+        Measure(batch=8, runs=30, copies=True),
+        Serve(rate_per_s=12.5, requests=100, seed=3),
+        Served(latencies_ns=(1, 2)),
+        Dissect(runs=3),
+        Dissected(file="profile.json"),
         Block(durations_ns=(1, 2), speed_ns=3, ticks=4, stolen_ticks=5, throttled=6, preempted=7),
         Failed(kind="ModelError", message="two\nlines"),
     ],

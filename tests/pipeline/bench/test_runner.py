@@ -1,14 +1,14 @@
 import gc
-import os
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Sequence
 from itertools import count
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from onnxpress.bench import runner
-from onnxpress.bench.messages import Load, Measure, WarmUp
+from onnxpress.bench import operators, runner
+from onnxpress.bench.messages import Dissect, Load, Measure, Serve, WarmUp
 from onnxpress.bench.runner import Runner, agree
 from onnxpress.errors import ModelError
 
@@ -16,23 +16,20 @@ STEADY = [1.0, 1.01, 0.99, 1.02, 0.98] * 4
 
 
 @pytest.fixture(autouse=True)
-def _this_process_stays_as_it_was() -> Iterator[None]:
-    """A runner has its process for itself; here it is the one that runs the tests."""
-    cpus = os.sched_getaffinity(0)
-    yield
-    os.sched_setaffinity(0, cpus)
-    gc.enable()
-    gc.unfreeze()
+def _process(a_process_of_its_own: None) -> None:
+    """A runner changes the process it is in."""
 
 
-def load(model: Path, **samples: Sequence[np.ndarray]) -> Runner:
+def load(model: Path, *, sessions: int = 1, profile: str | None = None, **samples: Sequence[np.ndarray]) -> Runner:
     arrays = {f"{i}.{j}": value for j, values in enumerate(samples.values()) for i, value in enumerate(values)}
     np.savez(model.with_suffix(".npz"), **arrays)  # type: ignore[arg-type]
     request = Load(
         model=str(model),
         provider="cpu",
         threads=1,
+        sessions=sessions,
         spin="stop",
+        profile=profile,
         samples=str(model.with_suffix(".npz")),
         names=tuple(samples),
     )
@@ -46,17 +43,19 @@ def rows(count: int, size: int = 3) -> list[np.ndarray]:
 def outputs(one: Runner, batch: int) -> list[np.ndarray]:
     """Run each bound input once, as the timing loop does, and return the first output of each."""
     found = []
-    for _, binding in zip(range(4), one._bindings(batch), strict=False):
-        one._session.run_with_iobinding(binding)
-        found.append(binding.copy_outputs_to_cpu()[0].copy())
+    feeder = one._feeders[0]
+    for _, bound in zip(range(4), feeder.bindings(batch), strict=False):
+        feeder.run(bound, batch)
+        found.append(bound.binding.copy_outputs_to_cpu()[0].copy())
     return found
 
 
 def test_loading_tells_what_a_cold_start_costs(write: Callable[..., Path]) -> None:
     found = load(write("g (float[N, 3] x) => (float[N, 3] y) { y = Neg(x) }"), x=rows(2)).loaded
     assert found.import_ms == 5.0
-    assert found.session_ms > 0 and found.first_run_ms > 0
-    assert found.vm_hwm_bytes is None or found.vm_hwm_bytes > 10_000_000
+    assert found.session_ms > 0 and found.first_run_ms > 0 and found.second_run_ms > 0
+    assert found.vm_hwm_bytes is None or found.vm_hwm_bytes >= (found.session_hwm_bytes or 0) > 10_000_000
+    assert found.device_bytes is None
     assert found.onnxruntime.count(".") >= 1
 
 
@@ -95,11 +94,60 @@ def test_a_block_has_as_many_runs_as_were_asked_for(write: Callable[..., Path]) 
     assert not gc.isenabled()
 
 
+def test_several_sessions_run_side_by_side(write: Callable[..., Path]) -> None:
+    one = load(write("g (float[N, 3] x) => (float[N, 3] y) { y = Neg(x) }"), sessions=3, x=rows(3))
+    start = time.perf_counter_ns()
+    block = one.measure(Measure(batch=2, runs=50))
+    taken = time.perf_counter_ns() - start
+    assert len(block.durations_ns) == 150 and min(block.durations_ns) >= 0
+    assert 0 < sum(block.durations_ns) < taken
+
+
+def test_an_error_in_one_of_several_sessions_is_raised(
+    write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = load(write("g (float[N, 3] x) => (float[N, 3] y) { y = Neg(x) }"), sessions=2, x=rows(3))
+    one.measure(Measure(batch=1, runs=1))
+
+    def fail(*_: object) -> None:
+        raise ModelError("out of memory")
+
+    loops = [one._finished(feeder, Measure(batch=1, runs=1)) for feeder in one._feeders]
+    monkeypatch.setattr(one._feeders[1], "run", fail)
+    with pytest.raises(ModelError, match="out of memory"):
+        runner._side_by_side(loops)
+
+
+def test_copies_take_time_too(write: Callable[..., Path]) -> None:
+    one = load(write("g (float[N, 300000] x) => (float[N, 300000] y) { y = Neg(x) }"), x=rows(3, 300_000))
+    bound = [one.measure(Measure(batch=1, runs=20)) for _ in range(5)]
+    copied = [one.measure(Measure(batch=1, runs=20, copies=True)) for _ in range(5)]
+    assert min(min(block.durations_ns) for block in copied) > min(min(block.durations_ns) for block in bound)
+
+
+@pytest.mark.parametrize("sessions", [1, 2])
+def test_requests_are_served_when_they_are_due(write: Callable[..., Path], sessions: int) -> None:
+    one = load(write("g (float[N, 3] x) => (float[N, 3] y) { y = Neg(x) }"), sessions=sessions, x=rows(3))
+    start = time.perf_counter()
+    latencies = one.serve(Serve(rate_per_s=200, requests=40, seed=1)).latencies_ns
+    assert len(latencies) == 40 and min(latencies) > 0
+    assert time.perf_counter() - start > 0.1  # 40 requests at 200 a second; a closed loop needs a millisecond
+
+
+def test_a_profile_tells_nodes_and_arena(write: Callable[..., Path], tmp_path: Path) -> None:
+    model = write("g (float[N, 3] x) => (float[N, 3] y) { a = Neg(x) b = Exp(a) y = Mul(b, x) }")
+    one = load(model, profile=str(tmp_path / "profile"), x=rows(3))
+    found = operators.read(Path(one.dissect(Dissect(runs=4)).file), skipped_runs=2)
+    assert sorted(node.op for node in found.nodes) == ["Exp", "Mul", "Neg"]
+    assert found.assignment() == {"CPUExecutionProvider": 3}
+    assert found.arena_peak_bytes is not None and found.arena_peak_bytes > 0
+
+
 def test_warm_up_runs_for_a_while_and_tells_how_long_a_run_takes(write: Callable[..., Path]) -> None:
     one = load(write("g (float[N, 3] x) => (float[N, 3] y) { y = Neg(x) }"), x=rows(3))
     calls = []
     timed = one._time
-    one._time = lambda binding: calls.append(timed(binding)) or calls[-1]  # type: ignore[assignment, func-returns-value]
+    one._time = lambda batch: calls.append(timed(batch)) or calls[-1]  # type: ignore[assignment, func-returns-value]
     found = one.warm_up(WarmUp(batch=1))
     assert sum(calls) >= runner.WARM_UP_MS[0]
     assert 0 < found.run_ms < 10
@@ -108,7 +156,7 @@ def test_warm_up_runs_for_a_while_and_tells_how_long_a_run_takes(write: Callable
 def test_warm_up_of_a_slow_model_ends_in_time(write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
     one = load(write("g (float[N, 3] x) => (float[N, 3] y) { y = Neg(x) }"), x=rows(3))
     calls = []
-    monkeypatch.setattr(one, "_time", lambda binding: calls.append(binding) or 900.0)
+    monkeypatch.setattr(one, "_time", lambda batch: calls.append(batch) or 900.0)
     found = one.warm_up(WarmUp(batch=1))
     assert (len(calls), found.run_ms, found.stable) == (3, 900.0, None)
 

@@ -134,3 +134,13 @@ def test_an_interval_that_ignores_processes_would_not_hold() -> None:
 def test_exponential_of_an_interval() -> None:
     found = statistics.Interval(value=0, low=-math.log(2), high=math.log(2), count=9).exp()
     assert (found.value, found.low, found.high, found.count) == (1, pytest.approx(0.5), pytest.approx(2), 9)
+
+
+def test_guaranteed_percentile_is_the_early_stopping_estimate() -> None:
+    values = list(range(662))
+    assert statistics.guaranteed(values, 0.99, 0.99) == 661  # with 662 values one may lie above: the highest is named
+    assert statistics.guaranteed(values[:661], 0.99, 0.99) is None
+    # The share of samples in which it covers the true percentile: a binomial probability, not a matter of luck.
+    random = np.random.default_rng(0)
+    covered = [(statistics.guaranteed(list(random.random(1000)), 0.9) or 0) >= 0.9 for _ in range(2000)]
+    assert 0.95 <= np.mean(covered) <= 0.98
