@@ -49,7 +49,7 @@ class Inputs:
 
 
 def prepare(
-    models: Mapping[str, ir.Model], *, baseline: str, data: Dataset | None, ranges: Ranges | None, seed: int
+    models: Mapping[str, ir.Model], *, baseline: str, data: Dataset | None, ranges: Ranges | None = None, seed: int
 ) -> Inputs:
     """Choose the samples that all variants are measured with.
 

@@ -143,7 +143,7 @@ def test_a_sweep_and_a_server_with_an_option_of_onnxruntime(
     assert document["runtime"]["session_options"] == {"session.dynamic_block_base": "4"}
     found.save_samples(tmp_path / "samples.npz")
     with np.load(tmp_path / "samples.npz") as file:
-        assert file["float/single/0"].dtype == np.float32 and file["float/single/0"].shape[0] == 3
+        assert file["float/single/0"].dtype == np.float32 and file["float/single/0"].shape[0] >= 3
 
 
 def test_subnormal_weights_are_found_and_said(write: Callable[..., Path]) -> None:

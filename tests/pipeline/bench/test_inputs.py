@@ -29,40 +29,38 @@ TOKENS = model(
 
 def test_real_samples_are_the_first_of_the_data_without_labels() -> None:
     values = np.arange(300, dtype=np.float32).reshape(100, 3)
-    found = prepare({"float": FREE}, baseline="float", data=data(x=values, y=np.zeros(100)), ranges=None, seed=0)
+    found = prepare({"float": FREE}, baseline="float", data=data(x=values, y=np.zeros(100)), seed=0)
     assert (found.kind, len(found.samples), found.batch, found.joinable) == ("real", inputs.SAMPLES, 1, True)
     assert all(list(sample) == ["x"] for sample in found.samples)
     np.testing.assert_array_equal(np.concatenate([sample["x"] for sample in found.samples]), values[:32])
 
 
 def test_a_fixed_batch_is_fed_as_it_is() -> None:
-    found = prepare({"float": FIXED}, baseline="float", data=data(x=np.ones((10, 3), np.float32)), ranges=None, seed=0)
+    found = prepare({"float": FIXED}, baseline="float", data=data(x=np.ones((10, 3), np.float32)), seed=0)
     assert (found.batch, found.joinable, len(found.samples)) == (2, False, 5)
 
 
 def test_an_axis_that_is_fixed_in_one_variant_is_fixed_for_all() -> None:
-    found = prepare({"float": FREE, "int8": FIXED}, baseline="float", data=None, ranges=None, seed=0)
+    found = prepare({"float": FREE, "int8": FIXED}, baseline="float", data=None, seed=0)
     assert (found.batch, found.joinable) == (2, False)
 
 
 def test_samples_of_different_shape_are_not_joined() -> None:
     text = model("g (float[N, S] x) => (float[N, S] y) { y = Relu(x) }")
     chunks = [{"x": np.ones((1, size), np.float32)} for size in (3, 5)]
-    found = prepare(
-        {"float": text}, baseline="float", data=Dataset(origin="test", read=lambda: chunks), ranges=None, seed=0
-    )
+    found = prepare({"float": text}, baseline="float", data=Dataset(origin="test", read=lambda: chunks), seed=0)
     assert not found.joinable
 
 
 def test_large_samples_are_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inputs, "MAX_BYTES", 100)
-    found = prepare({"float": FREE}, baseline="float", data=data(x=np.ones((32, 3), np.float32)), ranges=None, seed=0)
+    found = prepare({"float": FREE}, baseline="float", data=data(x=np.ones((32, 3), np.float32)), seed=0)
     assert len(found.samples) == 100 // 12
 
 
 def test_one_sample_stays_however_large_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inputs, "MAX_BYTES", 1)
-    assert len(prepare({"float": FREE}, baseline="float", data=None, ranges=None, seed=0).samples) == 1
+    assert len(prepare({"float": FREE}, baseline="float", data=None, seed=0).samples) == 1
 
 
 def test_synthetic_samples_stay_within_the_ranges_of_a_profile() -> None:
@@ -75,11 +73,11 @@ def test_synthetic_samples_stay_within_the_ranges_of_a_profile() -> None:
     assert 0 <= x.min() < 0.1 and 4.9 < x.max() <= 5
     assert set(t.ravel().tolist()) == {-2, -1, 0, 1, 2, 3}
     assert z.min() < -1  # no range is known of this one
-    assert not prepare({"a": mixed}, baseline="a", data=None, ranges=None, seed=0).ranged
+    assert not prepare({"a": mixed}, baseline="a", data=None, seed=0).ranged
 
 
 def test_synthetic_samples_mean_something_and_are_never_zeros() -> None:
-    found = prepare({"float": TOKENS}, baseline="float", data=None, ranges=None, seed=1)
+    found = prepare({"float": TOKENS}, baseline="float", data=None, seed=1)
     assert found.kind == "synthetic" and len(found.samples) == inputs.SAMPLES
     first = found.samples[0]
     assert {name: value.shape for name, value in first.items()} == {
@@ -96,12 +94,12 @@ def test_synthetic_samples_mean_something_and_are_never_zeros() -> None:
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_does_not() -> None:
-    hashes = [prepare({"a": TOKENS}, baseline="a", data=None, ranges=None, seed=seed).sha256 for seed in (1, 1, 2)]
+    hashes = [prepare({"a": TOKENS}, baseline="a", data=None, seed=seed).sha256 for seed in (1, 1, 2)]
     assert hashes[0] == hashes[1] != hashes[2]
 
 
 def test_samples_are_written_as_workers_read_them(tmp_path: Path) -> None:
-    found = prepare({"float": TOKENS}, baseline="float", data=None, ranges=None, seed=0)
+    found = prepare({"float": TOKENS}, baseline="float", data=None, seed=0)
     found.save(tmp_path / "samples.npz")
     with np.load(tmp_path / "samples.npz") as file:
         np.testing.assert_array_equal(file["3.4"], found.samples[3]["scores"])
@@ -119,16 +117,16 @@ def test_samples_are_written_as_workers_read_them(tmp_path: Path) -> None:
 )
 def test_variants_with_other_inputs_cannot_be_compared(other: str, says: str) -> None:
     with pytest.raises(ModelError) as caught:
-        prepare({"float": FREE, "int8": model(other)}, baseline="float", data=None, ranges=None, seed=0)
+        prepare({"float": FREE, "int8": model(other)}, baseline="float", data=None, seed=0)
     assert says in str(caught.value) and "'int8'" in str(caught.value)
 
 
 def test_a_model_without_inputs_cannot_be_fed() -> None:
     constant = model("g () => (float[1] y) { y = Constant <value = float[1] {1}> () }")
     with pytest.raises(ModelError, match="has no inputs"):
-        prepare({"float": constant}, baseline="float", data=None, ranges=None, seed=0)
+        prepare({"float": constant}, baseline="float", data=None, seed=0)
 
 
 def test_data_that_do_not_fit_are_refused() -> None:
     with pytest.raises(DataError, match="shape 1x4, the model expects"):
-        prepare({"float": FREE}, baseline="float", data=data(x=np.ones((8, 4), np.float32)), ranges=None, seed=0)
+        prepare({"float": FREE}, baseline="float", data=data(x=np.ones((8, 4), np.float32)), seed=0)
