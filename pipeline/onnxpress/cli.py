@@ -13,11 +13,12 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 import onnxpress
+from onnxpress.command import FILE, Result, common, force_option, name_models, read_json
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -27,58 +28,10 @@ if TYPE_CHECKING:
     from onnxpress.report.report import Report
     from onnxpress_calibration.profile import Profile
 
-Params = ParamSpec("Params")
-FILE = click.Path(path_type=Path, dir_okay=False)
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110, "show_default": True}
 
 
-class Result:
-    """How a command's result leaves: text for people, or JSON for programs, or both."""
-
-    def __init__(self, json_target: str | None, quiet: int) -> None:
-        self.json_target = json_target
-        self.quiet = bool(quiet)
-
-    @property
-    def progress(self) -> Progress:
-        """A progress display that respects ``-q``."""
-        from onnxpress.progress import Progress
-
-        return Progress(quiet=self.quiet)
-
-    def show(self, text: str, document: dict[str, Any]) -> None:
-        """Print the text, unless ``-q`` or ``--json -`` ask for something else, and write the document."""
-        if self.json_target != "-" and not self.quiet:
-            click.echo(text.rstrip("\n"))
-        if self.json_target is None:
-            return
-        from onnxpress.files import dumps, write_text
-
-        if self.json_target == "-":
-            click.echo(dumps(document), nl=False)
-        else:
-            write_text(Path(self.json_target), dumps(document), force=True)
-
-
-def common(function: Callable[..., None]) -> Callable[..., None]:
-    """Add the options that every command has; they arrive as one `Result`."""
-
-    @click.option("--json", "json_target", metavar="FILE|-", help="Write the result as JSON; - for standard output.")
-    @click.option("-v", "--verbose", count=True, help="Say more; a traceback for internal errors.")
-    @click.option("-q", "--quiet", count=True, help="Say nothing but errors.")
-    @functools.wraps(function)
-    def command(*args: Any, json_target: str | None, verbose: int, quiet: int, **options: Any) -> None:  # noqa: ANN401
-        if verbose:
-            import logging
-
-            logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
-        function(*args, result=Result(json_target, quiet), **options)
-
-    return command
-
-
 output_option = click.option("-o", "--output", type=FILE, required=True, help="Where to write the model.")
-force_option = click.option("--force", is_flag=True, help="Replace an existing output.")
 
 
 @click.group(context_settings=CONTEXT)
@@ -661,14 +614,6 @@ def recipe_path(text: str) -> Path:
     return onnxpress_models.recipe_file(name)
 
 
-def name_models(paths: tuple[Path, ...]) -> dict[str, Path]:
-    """Name models by their file, or by their folder where files of several folders are named alike."""
-    stems = [path.stem for path in paths]
-    names = [path.stem if stems.count(path.stem) == 1 else path.parent.name or path.stem for path in paths]
-    unique = [name if names.count(name) == 1 else str(path) for name, path in zip(names, paths, strict=True)]
-    return dict(zip(unique, paths, strict=True))
-
-
 def key_value(text: str | None) -> dict[str, str] | None:
     """Turn ``macs=0.7`` into ``{"macs": "0.7"}``."""
     from onnxpress.errors import UsageError
@@ -716,22 +661,6 @@ def exit_code(report: Report) -> int:
     return check.exit_code(report.checks)
 
 
-def read_json(path: Path, schema: str) -> dict[str, Any]:
-    """Read a JSON result of ours and check its schema."""
-    from onnxpress.errors import DataError, UsageError
-
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror}). Check the path.") from error
-    except ValueError as error:
-        raise DataError(f"{path}: not JSON ({error}).") from error
-    found = document.get("schema") if isinstance(document, dict) else None
-    if found != schema:
-        raise DataError(f"{path}: schema {found!r}, {schema!r} is needed.")
-    return dict(document)
-
-
 def size(made: Artifact) -> str:
     """Return an artifact's size for people."""
     return f"{made.size_bytes / 1e6:.2f} MB"
@@ -768,6 +697,9 @@ def explain(error: Exception, *, verbose: bool) -> int:
     if isinstance(error, MemoryError):
         click.echo("error: out of memory. Use a smaller batch or a machine with more memory.", err=True)
         return 5
+    if isinstance(error, FileNotFoundError) and str(error.strerror).startswith("No usable temporary directory"):
+        click.echo("error: temporary folder: none can be written. Set TMPDIR to a folder that can.", err=True)
+        return 2
     if verbose:
         traceback.print_exception(error)
     where = traceback.extract_tb(error.__traceback__)[-1]

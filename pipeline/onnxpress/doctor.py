@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
@@ -30,6 +31,7 @@ RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxrunti
 FAST_INT8 = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
 """Instructions that multiply int8 and add int32 in one go."""
 SMALL_MEMORY = 2 * 2**30
+NO_SCRATCH = "Set TMPDIR to a folder that can be written; without one no model can be tried."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +88,13 @@ def _runtime() -> Iterator[Finding]:
     except OnnxpressError as error:
         yield Finding(name="onnxruntime import", value="fails", status="fail", advice=str(error))
         return
-    for name in session.providers():
+    try:
+        yield Finding(name="temporary folder", value=tempfile.gettempdir())
+        usable = True
+    except FileNotFoundError:
+        usable = False
+        yield Finding(name="temporary folder", value="none can be written", status="fail", advice=NO_SCRATCH)
+    for name in session.providers() if usable else ():
         yield _provider(name, offered)
     ours = {session.provider_file(name).NAME for name in session.providers()}
     others = [name for name in offered if name not in ours]

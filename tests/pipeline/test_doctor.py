@@ -1,5 +1,9 @@
+import errno
+import tempfile
+from collections.abc import Callable
 from importlib import metadata
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -96,3 +100,18 @@ def test_machine(
 def test_threads_say_what_limits_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host, "describe", lambda: host_like(quota_cpus=1.0))
     assert finding("threads").value == "1 (4 CPUs on 2 cores, quota of 1)"
+
+
+def test_without_a_temporary_folder_the_rest_is_still_told(
+    monkeypatch: pytest.MonkeyPatch, compress: Callable[..., Any]
+) -> None:
+    def none() -> str:
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']")
+
+    monkeypatch.setattr(tempfile, "gettempdir", none)
+    ended = compress("doctor")
+    assert ended.code == 0
+    (line,) = (line for line in ended.out.splitlines() if "temporary folder" in line)
+    assert line.startswith("FAIL")
+    assert "TMPDIR" in ended.out
+    assert "memory" in ended.out
