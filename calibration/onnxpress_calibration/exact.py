@@ -7,7 +7,6 @@ that are 2¹⁶ apart: after J. Demmel, H. D. Nguyen, "Fast reproducible floatin
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,32 +18,41 @@ SPACING = 16
 LOWEST = -208
 """Exponent of the first limb: 2⁻²⁰⁸ up to 2³⁰⁴ holds sums of squares of any float32 that is not almost nothing."""
 DIGITS = 25
+BLOCK = 64
+"""Terms added at a time: splitting a short vector into integers costs more in calls than in work."""
 
 
-@dataclass(slots=True, kw_only=True)
 class ExactSum:
     """A vector of running sums; each term is rounded to 25 bits (relative 2⁻²⁵), their addition is exact."""
 
-    limbs: Array
-    """int64 [LIMBS, n]: the sum is ``Σ limbs[i] · 2^(LOWEST + SPACING·i)``."""
+    __slots__ = ("_limbs", "_waiting")
+
+    def __init__(self, limbs: Array) -> None:
+        """Continue from the `limbs` of a sum."""
+        self._limbs = limbs
+        self._waiting: list[Array] = []
 
     @classmethod
     def zeros(cls, length: int) -> ExactSum:
         """Return sums of nothing."""
-        return cls(limbs=np.zeros((LIMBS, length), np.int64))
+        return cls(np.zeros((LIMBS, length), np.int64))
+
+    @property
+    def limbs(self) -> Array:
+        """int64 [LIMBS, n]: the sum is ``Σ limbs[i] · 2^(LOWEST + SPACING·i)``."""
+        if self._waiting:
+            self._flush()
+        return self._limbs
 
     def add(self, terms: Array) -> None:
-        """Add one finite term, float [n], to each of the sums; what is below 2⁻²⁰⁸ counts as zero."""
-        mantissa, exponent = np.frexp(terms.astype(np.float64))
-        exponent = exponent - (DIGITS + LOWEST)
-        limb = exponent // SPACING
-        integers = np.rint(mantissa * 2.0**DIGITS).astype(np.int64) << (exponent - limb * SPACING)
-        integers[limb < 0] = 0
-        self.limbs[np.clip(limb, 0, LIMBS - 1), np.arange(len(terms))] += integers
+        """Add one finite term, float64 [n], to each of the sums; what is below 2⁻²⁰⁸ counts as zero."""
+        self._waiting.append(terms)
+        if len(self._waiting) == BLOCK:
+            self._flush()
 
     def merge(self, other: ExactSum) -> None:
         """Add another shard's sums."""
-        self.limbs += other.limbs
+        self._limbs = self.limbs + other.limbs
 
     @property
     def values(self) -> Array:
@@ -52,3 +60,12 @@ class ExactSum:
         powers = LOWEST + SPACING * np.arange(LIMBS)[:, None]
         total: Array = np.ldexp(self.limbs.astype(np.float64), powers).sum(axis=0)
         return total
+
+    def _flush(self) -> None:
+        mantissa, exponent = np.frexp(np.stack(self._waiting))
+        exponent -= DIGITS + LOWEST
+        limb = exponent // SPACING
+        integers = np.rint(mantissa * 2.0**DIGITS).astype(np.int64) << (exponent - limb * SPACING)
+        integers[limb < 0] = 0
+        np.add.at(self._limbs, (np.clip(limb, 0, LIMBS - 1), np.arange(mantissa.shape[1])[None]), integers)
+        self._waiting.clear()

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
+from onnxpress_calibration.channels import ChannelStatistics
 from onnxpress_calibration.errors import DataError
 from onnxpress_calibration.exact import ExactSum
-from onnxpress_calibration.statistics import BINS, Array, ChannelStatistics, TensorStatistics
+from onnxpress_calibration.statistics import Array, TensorStatistics
 
 SCHEMA = "onnxpress.profile/2"
 
@@ -102,9 +103,10 @@ class Profile:
             )
         tensors, start = {}, 0
         for name, (low, high), size in zip(header["tensors"], arrays["ranges"], arrays["sizes"], strict=True):
-            counts = np.zeros(BINS, np.int64)
-            counts[arrays["bins"][start : start + size]] = arrays["counts"][start : start + size]
-            tensors[name] = TensorStatistics(low=float(low), high=float(high), counts=counts)
+            statistics = tensors[name] = TensorStatistics()
+            statistics.low, statistics.high = float(low), float(high)
+            part = slice(start, start + size)
+            statistics.counts[arrays["bins"][part]] = arrays["counts"][part]
             start += size
         start = 0
         for each in header["channels"]:
@@ -114,8 +116,8 @@ class Profile:
                 count=each["count"],
                 low=arrays["lows"][part],
                 high=arrays["highs"][part],
-                sums=ExactSum(limbs=np.ascontiguousarray(arrays["sums"][part].T)),
-                squares=ExactSum(limbs=np.ascontiguousarray(arrays["squares"][part].T)),
+                sums=ExactSum(np.ascontiguousarray(arrays["sums"][part].T)),
+                squares=ExactSum(np.ascontiguousarray(arrays["squares"][part].T)),
             )
             start += each["size"]
         return cls(

@@ -37,3 +37,12 @@ def test_shards_add_up() -> None:
     merged.merge(total([-1e20, 1e-9]))
     assert (merged.limbs == total(values).limbs).all()
     assert abs(float(merged.values[0]) - 3.000000001) < 1e-7
+
+
+def test_many_terms_and_few_are_the_same_sum() -> None:
+    terms = np.random.default_rng(0).normal(size=(1000, 3)) * 10.0 ** np.arange(3)
+    sums = ExactSum.zeros(3)
+    for term in terms:
+        sums.add(term)
+    assert np.allclose(sums.values, terms.sum(axis=0), rtol=0, atol=1e-4)
+    assert (sums.limbs[:, :1] == total(list(terms[:, 0])).limbs).all()

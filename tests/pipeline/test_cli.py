@@ -152,7 +152,7 @@ def test_truncated_model(compress: Compress, model: Path) -> None:
     ("arrays", "message"),
     [
         ({"image": np.zeros((4, 3, 4, 4), np.float32)}, "has no array 'x'"),
-        ({"x": np.zeros((4, 3, 5, 4), np.float32)}, "shape 4x3x5x4, the model expects ?x3x4x4"),
+        ({"x": np.zeros((4, 3, 5, 4), np.float32)}, "shape 1x3x5x4, the model expects ?x3x4x4"),
         ({"x": np.zeros((4, 3, 4, 4), np.int32)}, "dtype int32, the model expects float32"),
         ({"x": np.full((4, 3, 4, 4), np.nan, np.float32)}, "holds NaN or infinity"),
         ({"x": np.zeros((0, 3, 4, 4), np.float32)}, "holds no samples"),

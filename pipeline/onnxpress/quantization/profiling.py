@@ -1,19 +1,35 @@
-"""Run a float model over calibration data and collect the statistics of chosen tensors, in one pass."""
+"""Run a float model over calibration data and collect the statistics of chosen tensors.
+
+Each sample runs alone unless asked otherwise, so that no bit of the result depends on its neighbours: shuffled samples
+and merged shards give the same profile. Several samples run at a time, which uses the cores better than several threads
+on one sample, and pays for the counting.
+"""
 
 from __future__ import annotations
 
+import math
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import Any
 
+import numpy as np
 import onnx_ir as ir
+from onnx_ir.passes import common
 
-from onnxpress import graph
-from onnxpress.errors import DataError
-from onnxpress.session import SessionOptions, open_session, run
+from onnxpress import graph, host
+from onnxpress.errors import DataError, UsageError
+from onnxpress.session import Arrays, SessionOptions, open_session, run
+from onnxpress_calibration.channels import ChannelStatistics
 from onnxpress_calibration.dataset import LABELS, Dataset
 from onnxpress_calibration.profile import Profile
-from onnxpress_calibration.statistics import ChannelStatistics, TensorStatistics
+from onnxpress_calibration.statistics import TensorStatistics
 
-BATCH = 4
+MEMORY_BUDGET_BYTES = 1 << 30
+WORKERS = 4
+"""Most samples that run at a time; counting goes one at a time, so that more would only wait."""
 
 
 def profile(
@@ -22,13 +38,16 @@ def profile(
     data: Dataset,
     *,
     channels: Mapping[str, int] | None = None,
+    batch: int = 1,
+    memory_budget: float = MEMORY_BUDGET_BYTES,
     model_sha256: str = "",
     advance: Callable[[int], object] = lambda samples: None,  # noqa: ARG005
 ) -> Profile:
     """Collect statistics of the named float tensors.
 
-    Memory holds one batch of activations and one histogram per tensor, however many samples there are. onnxruntime's
-    fusions stay on: a Conv and the Relu behind it still run as one when only the Relu's output is asked for.
+    Memory holds the activations of a few samples and one histogram per tensor, however many samples there are.
+    onnxruntime's fusions stay on: a Conv and the Relu behind it still run as one when only the Relu's output is asked
+    for.
 
     Args:
         model: The float model; it is not changed.
@@ -36,34 +55,145 @@ def profile(
         data: Calibration samples.
         channels: Tensors whose channels get statistics of their own, and the axis the channels lie on (Conv 1,
             MatMul and Gemm -1); each must be in ``tensors``, too.
+        batch: Samples a run; a model with a fixed batch takes its own.
+        memory_budget: Bytes of activations to hold; where all tensors together need more, the data is gone through
+            several times, some of the tensors each time.
         model_sha256: Stored in the profile.
         advance: Called with the number of samples after each batch (for a progress bar).
 
     Raises:
+        UsageError: the model has no tensor of that name.
         DataError: the data does not fit, or a tensor becomes NaN or infinite (which tensor, which sample).
     """
-    names = sorted(tensors)
-    exposed = model.clone()
-    values = {value.name: value for node in exposed.graph for value in node.outputs}
-    present = {value.name for value in (*exposed.graph.inputs, *exposed.graph.outputs)}
-    exposed.graph.outputs.extend(values[name] for name in names if name not in present)
-    session = open_session(exposed, SessionOptions())
-    statistics = {name: TensorStatistics() for name in names}
+    specs = graph.input_specs(model)
+    chosen = _values(model, tensors)
+    collected = {name: TensorStatistics() for name in sorted(chosen)}
     for name, axis in (channels or {}).items():
-        statistics[name].channels = ChannelStatistics(axis=axis)
-    position = 0
-    for batch in data.batches(graph.input_specs(model), BATCH):
-        feeds = {name: value for name, value in batch.items() if name != LABELS}
+        collected[name].channels = ChannelStatistics(axis=axis)
+    counter = _Counter(collected=collected, whole=_not_by_sample(model, chosen), origin=data.origin)
+    workers = min(WORKERS, host.usable_threads())
+    groups = _groups(model, chosen, data, memory_budget / (batch * workers))
+    for turn, group in enumerate(groups):
+        session = open_session(_exposing(model, group), SessionOptions(threads=host.usable_threads() // workers))
+        position, pending = 0, deque[Future[None]]()
+        with ThreadPoolExecutor(workers) as pool:
+            for index, checked in enumerate(data.batches(specs, batch)):
+                feeds = {name: value for name, value in checked.items() if name != LABELS}
+                pending.append(pool.submit(counter.take, session, group, feeds, position))
+                samples = len(next(iter(feeds.values())))
+                position += samples
+                if len(pending) > workers:
+                    pending.popleft().result()
+                if index % len(groups) == turn:  # each sample counts once, however often the data is gone through
+                    advance(samples)
+            for future in pending:
+                future.result()
+    return Profile(model_sha256=model_sha256, data_sha256=data.sha256, samples=position, tensors=collected)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Counter:
+    """Runs batches on several threads, and counts what they give on one at a time."""
+
+    collected: Mapping[str, TensorStatistics]
+    whole: set[str]
+    """Tensors of which every value is counted; see `_not_by_sample`."""
+    origin: str
+    counting: Lock = field(default_factory=Lock)
+
+    def take(self, session: Any, group: Iterable[str], feeds: Arrays, position: int) -> None:  # noqa: ANN401 - no stubs
+        """Run one batch and count the tensors of a group; ``position`` is the number of its first sample."""
         results = feeds | run(session, feeds)
-        for name in names:
+        samples = len(next(iter(feeds.values())))
+        for name in group:
+            rows = 1 if name in self.whole else samples
             try:
-                statistics[name].update(results[name])
+                with self.counting:
+                    self.collected[name].update(results[name], samples=rows, thin=name not in self.whole)
             except DataError as error:
+                first = position + int(np.argmin(np.isfinite(results[name].reshape(rows, -1)).all(axis=1)))
+                where = f"sample {first}" if rows == samples else f"samples {position} to {position + samples - 1}"
                 raise DataError(
-                    f"data {data.origin}: tensor {name!r} {error} within samples {position} to {position + BATCH - 1}. "
-                    "The float model itself overflows there: fix the model or leave those samples out."
+                    f"data {self.origin}: tensor {name!r} {error} in {where}. The float model itself overflows there: "
+                    "fix the model or leave the sample out."
                 ) from error
-        size = len(next(iter(feeds.values())))
-        position += size
-        advance(size)
-    return Profile(model_sha256=model_sha256, data_sha256=data.sha256, samples=position, tensors=statistics)
+
+
+def _values(model: ir.Model, names: Iterable[str]) -> dict[str, ir.Value]:
+    """Return the named values in the order of the graph."""
+    known = {
+        value.name: value
+        for value in (*model.graph.inputs, *(value for node in model.graph for value in node.outputs))
+        if value.name
+    }
+    wanted = set(names)
+    if not wanted <= known.keys():
+        unknown = min(wanted - known.keys())
+        raise UsageError(f"profile: the model has no tensor {unknown!r}. Name one of its main graph.")
+    return {name: value for name, value in known.items() if name in wanted}
+
+
+def _exposing(model: ir.Model, names: Iterable[str]) -> ir.Model:
+    """Return a copy of the model that gives the named tensors and computes nothing else."""
+    copy = model.clone()
+    inputs = {value.name for value in copy.graph.inputs}
+    values = _values(copy, names)
+    outputs = [value for name, value in values.items() if name not in inputs] or copy.graph.outputs[:1]
+    copy.graph.outputs[:] = outputs
+    common.RemoveUnusedNodesPass()(copy)
+    return copy
+
+
+def _not_by_sample(model: ir.Model, values: Mapping[str, ir.Value]) -> set[str]:
+    """Return the tensors of which every value must be counted, because their rows are not known to be samples.
+
+    Which values of a large tensor are counted depends on their place in the sample, so that has to be known. It is
+    where the first axis is that of the inputs, or where a sample always runs alone.
+    """
+    firsts = {value.shape[0] for value in graph.inputs(model) if value.shape}
+    if firsts == {1}:
+        return set()
+    batch = {axis.value for axis in firsts if isinstance(axis, ir.SymbolicDim)} - {None}
+    return {
+        name
+        for name, value in values.items()
+        if not (value.shape and isinstance(axis := value.shape[0], ir.SymbolicDim) and axis.value in batch)
+    }
+
+
+def _groups(model: ir.Model, values: Mapping[str, ir.Value], data: Dataset, budget: float) -> list[list[str]]:
+    """Share the tensors out so that the activations of one sample fit into the budget, group by group.
+
+    Sizes follow from the shapes and the largest sample; an axis of unknown size is taken as the largest one known.
+    """
+    sizes = _axis_sizes(model, data)
+    groups: list[list[str]] = [[]]
+    held = 0.0
+    for name, value in values.items():
+        axes = [axis if isinstance(axis, int) else sizes.get(axis.value, sizes[None]) for axis in value.shape or ()]
+        size = 2 * 4 * math.prod(axes)  # once in the runtime, once in the result
+        if groups[-1] and held + size > budget:
+            groups.append([])
+            held = 0.0
+        groups[-1].append(name)
+        held += size
+    return groups
+
+
+def _axis_sizes(model: ir.Model, data: Dataset) -> dict[str | None, int]:
+    """Return the size of each named axis of the inputs in the largest sample, and under None the largest of all."""
+    sizes: dict[str | None, int] = {None: 1}
+    free: list[tuple[str, int, str | None]] = []
+    for value in graph.inputs(model):
+        for position, axis in enumerate(value.shape or ()):
+            if isinstance(axis, ir.SymbolicDim) and position == 0:
+                sizes[axis.value] = 1
+            elif isinstance(axis, ir.SymbolicDim):
+                free.append((value.name or "", position, axis.value))
+    for sample in data.samples() if free else ():
+        for name, position, named in free:
+            array = sample.get(name)
+            if array is not None and array.ndim > position:
+                for key in (named, None):
+                    sizes[key] = max(sizes.get(key, 1), array.shape[position])
+    return sizes

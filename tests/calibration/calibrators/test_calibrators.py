@@ -13,7 +13,7 @@ from onnxpress_calibration.statistics import TensorStatistics
 
 def statistics(values: np.ndarray) -> TensorStatistics:
     collected = TensorStatistics()
-    collected.update(values.astype(np.float32))
+    collected.update(values.astype(np.float32), thin=False)
     return collected
 
 

@@ -276,7 +276,7 @@ def test_nan_in_an_activation_names_the_tensor_and_the_samples() -> None:
     model = graphs.build("g (float[N,4] x) => (float[N,4] y) { s = Sqrt(x) y = MatMul(s, w) }", {"w": (4, 4)})
     values = np.ones((9, 4), np.float32)
     values[6] = -1
-    with pytest.raises(DataError, match=r"tensor 's' holds NaN or infinity within samples 4 to 7"):
+    with pytest.raises(DataError, match=r"tensor 's' holds NaN or infinity in sample 6"):
         quantize(model, QuantizeOptions(), Dataset(origin="d", read=lambda: [{"x": values}]))
 
 
