@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 Level = Literal["off", "warn", "error"]
-Verdict = Literal["pass", "fail", "warn", "inconclusive", "missing", "waived", "waiver-expired"]
+Verdict = Literal["pass", "fail", "warn", "inconclusive", "missing", "waived", "waiver-expired", "skipped"]
 Outcome = Literal["pass", "fail", "inconclusive"]
 
 LEVELS: tuple[Level, ...] = get_args(Level)
@@ -29,13 +29,15 @@ class Check:
     """The bounds of the rule, with units."""
     reason: str = ""
     """Why the verdict is not a plain ``pass``, and what would change it."""
+    note: str = ""
+    """What the evidence can and cannot show, whatever the verdict: "500 samples resolve 0.83 pp"."""
     line: int | None = None
     """Line of the rule in the policy file."""
 
     @property
     def outcome(self) -> Outcome:
         """What this check alone means for the release."""
-        if self.level != "error" or self.verdict in ("pass", "warn", "waived"):
+        if self.level != "error" or self.verdict in ("pass", "warn", "waived", "skipped"):
             return "pass"
         return "inconclusive" if self.verdict in ("inconclusive", "missing") else "fail"
 

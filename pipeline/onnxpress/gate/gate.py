@@ -8,41 +8,94 @@ an interval (a size, a node count) are judged as they are.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import date
 
-from onnxpress.errors import EvidenceError
+from onnxpress.errors import EvidenceError, UsageError, did_you_mean
+from onnxpress.gate.baseline import Baseline
 from onnxpress.gate.check import LEVELS, Check, Level, Verdict
-from onnxpress.gate.policy import Limit, Policy, Rule, Settings, Waiver
-from onnxpress.gate.rules import BOUNDS, RULES, Estimate, Reading, Subject
+from onnxpress.gate.estimates import Estimate, Reading, Subject
+from onnxpress.gate.policy import Limit, Policy, Rule, Settings, Target, Waiver
+from onnxpress.gate.rules import BOUNDS, RULES, SOURCES, Kind, Need
 from onnxpress.report.numbers import needed
 from onnxpress.report.report import Report
 from onnxpress.units import format_ratio
 
+SOON_DAYS = 14
+"""A waiver that ends within these is said to end soon."""
 
-def gate(report: Report, policy: Policy, today: date) -> tuple[Check, ...]:
-    """Judge every variant except the baseline by every rule that is not off, deterministic rules first.
+
+def gate(
+    report: Report,
+    policy: Policy,
+    today: date,
+    *,
+    stored: Baseline | None = None,
+    variants: Collection[str] = (),
+    skipped: Mapping[Need, str] | None = None,
+) -> tuple[Check, ...]:
+    """Judge variants by every rule that is not off, deterministic rules first.
 
     Args:
         report: Finished measurements.
         policy: The rules.
         today: The day on which a waiver must still hold.
+        stored: The baseline of the last release, for ``max_growth`` and ``max_fall``.
+        variants: The variants to judge; empty for all but the baseline.
+        skipped: Why rules with some needs are not judged.
 
     Raises:
-        EvidenceError: the report holds nothing but the baseline.
+        EvidenceError: the report holds nothing but the baseline, or no rule holds for what it holds.
+        UsageError: there is no such variant, or a waiver is longer than the policy allows.
 
     """
+    chosen = _chosen(report, variants)
+    for waiver in policy.waivers:
+        days = (waiver.expires - today).days
+        if policy.settings.max_waiver_days and days > policy.settings.max_waiver_days:
+            raise UsageError(
+                f"policy {policy.path}:{waiver.line}: waiver of {waiver.rule!r}: runs for {days} days, max_waiver_days "
+                f"is {policy.settings.max_waiver_days}. Let it expire earlier, and renew it when it still is needed."
+            )
+    targets = {variant: target(report, variant) for variant in chosen}
+    rules = {variant: policy.rules_for(targets[variant]) for variant in chosen}
+    checks = []
+    for name in RULES:
+        for variant in chosen:
+            if name not in rules[variant]:
+                continue
+            rule, why = rules[variant][name], (skipped or {}).get(RULES[name].needs)
+            if why is not None:
+                checks.append(_skipped(rule, variant, why))
+            else:
+                checks.append(_check(report, policy, rule, targets[variant], today, stored))
+    if not checks:
+        raise EvidenceError(f"policy {policy.path}: none of its rules holds for {', '.join(chosen)}. Look at `when`.")
+    return tuple(checks)
+
+
+def target(report: Report, variant: str) -> Target:
+    """Return what conditions can ask about one variant of a report."""
+    bench = report.bench or {"runtime": {"provider": ""}, "host": {}}
+    return Target(
+        model=str(report.recipe.get("name") or ""),
+        variant=variant,
+        ep=bench["runtime"]["provider"],
+        arch=bench["host"].get("arch") or "",
+        metric=report.metric["name"] if report.metric else "",
+    )
+
+
+def _chosen(report: Report, variants: Collection[str]) -> tuple[str, ...]:
     if not report.candidates:
         raise EvidenceError(
             f"gate: the report holds only the baseline {report.baseline!r}, there is nothing to judge. Add a variant."
         )
-    return tuple(
-        _check(report, policy, rule, variant, today)
-        for rule in policy.rules
-        if rule.level != "off"
-        for variant in report.candidates
-    )
+    for name in variants:
+        if name not in report.candidates:
+            raise UsageError(f"variant {name!r}: is not in the report.{did_you_mean(name, report.candidates)}")
+    return tuple(name for name in report.candidates if name in variants) if variants else report.candidates
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,63 +105,168 @@ class _Finding:
     reason: str = ""
 
 
-def _check(report: Report, policy: Policy, rule: Rule, variant: str, today: date) -> Check:
-    kind = RULES[rule.name]
-    reading = kind.read(Subject(report=report, variant=variant, instance=rule.instance), kind.unit)
-    noisy = kind.timed and report.bench is not None and not report.bench["fit_for_gating"]
-    finding = _judge(rule, rule.limits, reading, policy.settings, noisy)
-    waiver = policy.waivers.get(rule.name)
-    if waiver is not None and finding.verdict in ("fail", "warn", "inconclusive"):
-        loosened = _judge(rule, _loosened(rule, waiver), reading, policy.settings, noisy)
-        finding = _waive(finding, waiver, today, loosened)
+def _skipped(rule: Rule, variant: str, why: str) -> Check:
     return Check(
         rule=rule.name,
         variant=variant,
-        level=finding.level,
-        verdict=finding.verdict,
-        measured=reading.text,
-        limit=", ".join(str(limit) for limit in rule.limits),
-        reason=finding.reason,
+        level=rule.level,
+        verdict="skipped",
+        measured="",
+        limit=_limits(rule),
+        reason=why,
         line=rule.line,
     )
 
 
-def _judge(rule: Rule, limits: Sequence[Limit], reading: Reading, settings: Settings, noisy: bool) -> _Finding:
-    judged, missing = [], []
-    for limit in limits:
-        estimate = reading.change if BOUNDS[limit.name].relative else reading.value
-        if estimate is None:
-            missing.append(str(limit))
-        else:
-            judged.append((_verdict(limit, estimate), limit, estimate))
-    beyond = [_how_far(limit, estimate) for verdict, limit, estimate in judged if verdict == "fail"]
-    noisy = noisy and settings.unfit_host != "off"
-    if beyond and not noisy:
-        return _Finding(verdict="fail" if rule.level == "error" else "warn", level=rule.level, reason="; ".join(beyond))
-    if missing:
-        reason = f"{' and '.join(missing)} needs a number that was not measured: run `{RULES[rule.name].source}`"
-        return _Finding(verdict="missing", level=_least(rule.level, settings.missing), reason=reason)
-    if noisy and judged:
-        reason = "the host was too noisy to decide: measure again on a quiet one"
-        return _Finding(verdict="inconclusive", level=_least(rule.level, settings.unfit_host), reason=reason)
-    open_ = [_what_would_decide(limit, estimate) for verdict, limit, estimate in judged if verdict == "inconclusive"]
-    if open_:
-        level = _least(rule.level, settings.inconclusive)
-        return _Finding(verdict="inconclusive", level=level, reason="; ".join(open_))
-    return _Finding(verdict="pass", level=rule.level)
+def _limits(rule: Rule) -> str:
+    return ", ".join(str(limit) for limit in rule.limits)
+
+
+def _check(report: Report, policy: Policy, rule: Rule, about: Target, today: date, stored: Baseline | None) -> Check:
+    kind = RULES[rule.name]
+    subject = Subject(report=report, variant=about.variant, today=today, instance=rule.instance, patterns=rule.patterns)
+    reading = kind.read(subject, kind.unit)
+    last = stored.value(about.variant, rule.name) if stored else None
+    judge = _Judge(
+        kind=kind, rule=rule, reading=reading, last=last, settings=policy.settings, noisy=_noisy(report, kind)
+    )
+    finding = judge.judge(rule.limits)
+    waiver = next((one for one in policy.waivers if one.rule == rule.name and one.when.holds(about)), None)
+    if waiver is not None and finding.verdict in ("fail", "warn", "inconclusive"):
+        finding = judge.waive(finding, waiver, today)
+    return Check(
+        rule=rule.name,
+        variant=about.variant,
+        level=finding.level,
+        verdict=finding.verdict,
+        measured=reading.text,
+        limit=_limits(rule),
+        reason=finding.reason,
+        note=_resolution(reading),
+        line=rule.line,
+    )
+
+
+def _noisy(report: Report, kind: Kind) -> bool:
+    return kind.timed and report.bench is not None and not report.bench["fit_for_gating"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Judge:
+    """One rule, one variant, and what was measured of it."""
+
+    kind: Kind
+    rule: Rule
+    reading: Reading
+    last: float | None
+    """The stored baseline's value."""
+    settings: Settings
+    noisy: bool
+
+    def judge(self, limits: Sequence[Limit]) -> _Finding:
+        rule, settings = self.rule, self.settings
+        judged, missing = [], []
+        for limit in limits:
+            estimate = self.estimate(limit)
+            if estimate is None:
+                missing.append(limit)
+            else:
+                judged.append((_verdict(limit, estimate), limit, estimate))
+        beyond = [
+            self.reading.why or _how_far(limit, estimate) for verdict, limit, estimate in judged if verdict == "fail"
+        ]
+        noisy = self.noisy and settings.unfit_host != "off"
+        if beyond and not noisy:
+            verdict: Verdict = "fail" if rule.level == "error" else "warn"
+            return _Finding(verdict=verdict, level=rule.level, reason="; ".join(beyond))
+        if missing:
+            return _Finding(verdict="missing", level=_least(rule.level, settings.missing), reason=self.advice(missing))
+        if noisy and judged:
+            reason = "the host was too noisy to decide: measure again on a quiet one"
+            return _Finding(verdict="inconclusive", level=_least(rule.level, settings.unfit_host), reason=reason)
+        open_ = [_what_would_decide(limit, one) for verdict, limit, one in judged if verdict == "inconclusive"]
+        open_ = open_ or [text for _, _, one in judged if (text := self.too_few(one))]
+        if open_:
+            level = _least(rule.level, rule.inconclusive or settings.inconclusive)
+            return _Finding(verdict="inconclusive", level=level, reason="; ".join(open_))
+        return _Finding(verdict="pass", level=rule.level)
+
+    def estimate(self, limit: Limit) -> Estimate | None:
+        """Return the number that a bound is about; None when it is not known."""
+        bound = BOUNDS.get(limit.name)
+        if bound is None or bound.against == "nothing":
+            return self.reading.value
+        if bound.against == "baseline":
+            return self.reading.change
+        if self.reading.value is None or self.last is None:
+            return None
+        now = self.reading.value.value
+        if limit.name == "max_fall":
+            return Estimate.exact(self.last - now)
+        return Estimate.exact(now / self.last) if self.last > 0 else None
+
+    def advice(self, missing: Sequence[Limit]) -> str:
+        """Say what would give the numbers that are missing."""
+        names = " and ".join(map(str, missing))
+        if self.reading.value is not None and any(
+            limit.name in BOUNDS and BOUNDS[limit.name].against == "stored" for limit in missing
+        ):
+            return f"{names} needs a stored baseline that holds it: run `compress baseline write`"
+        return f"{names} needs a number that was not measured: run `{SOURCES[self.kind.needs]}`"
+
+    def too_few(self, estimate: Estimate) -> str:
+        """Say that an estimate rests on less than the policy wants; empty when it does not."""
+        least = {"samples": self.rule.min_samples, "pairs": self.settings.min_pairs}.get(estimate.counted, 0)
+        if estimate.count >= least:
+            return ""
+        return f"rests on {estimate.count} {estimate.counted}, the policy wants {least}"
+
+    def waive(self, finding: _Finding, waiver: Waiver, today: date) -> _Finding:
+        issue = f", {waiver.issue}" if waiver.issue else ""
+        if today > waiver.expires:
+            level = _least(finding.level, self.settings.expired_waiver)
+            reason = f"{finding.reason} (the waiver of {waiver.owner}{issue} expired on {waiver.expires})"
+            return _Finding(
+                verdict=finding.verdict if finding.verdict == "inconclusive" else "waiver-expired",
+                level=level,
+                reason=reason,
+            )
+        looser = {limit.name: limit for limit in waiver.limits}
+        loosened = self.judge([looser.get(limit.name, limit) for limit in self.rule.limits] if looser else ())
+        if loosened.verdict == "pass":
+            bounds = f", {', '.join(map(str, waiver.limits))}" if waiver.limits else ""
+            days = (waiver.expires - today).days
+            soon = f" (ends in {days} days)" if days <= SOON_DAYS else ""
+            reason = f"until {waiver.expires}{soon} ({waiver.owner}{issue}{bounds}): {waiver.reason}"
+            return _Finding(verdict="waived", level=finding.level, reason=reason)
+        if loosened.verdict == "inconclusive":
+            return loosened
+        return replace(loosened, reason=f"{loosened.reason}, beyond the waiver of {waiver.owner}")
 
 
 def _verdict(limit: Limit, estimate: Estimate) -> Verdict:
-    if BOUNDS[limit.name].upper:
+    if _upper(limit):
         within, beyond = estimate.high <= limit.value, estimate.low > limit.value
     else:
         within, beyond = estimate.low >= limit.value, estimate.high < limit.value
     return "pass" if within else "fail" if beyond else "inconclusive"
 
 
+def _upper(limit: Limit) -> bool:
+    """Tell whether a limit bounds from above; what must hold is a 1 that must not fall."""
+    return BOUNDS[limit.name].upper if limit.name in BOUNDS else limit.name == "any"
+
+
 def _how_far(limit: Limit, estimate: Estimate) -> str:
-    side = "above" if BOUNDS[limit.name].upper else "below"
-    return f"{'whole interval ' if estimate.interval else ''}{side} {limit}"
+    return f"{'whole interval ' if estimate.interval else ''}{'above' if _upper(limit) else 'below'} {limit}"
+
+
+def _resolution(reading: Reading) -> str:
+    """Say which drop of the accuracy the samples could have shown; empty for other numbers."""
+    change = reading.change
+    if change is None or change.interval is None or change.counted != "samples":
+        return ""
+    return f"{change.count} samples resolve {change.high - change.value:.2f} pp"
 
 
 def _what_would_decide(limit: Limit, estimate: Estimate) -> str:
@@ -123,28 +281,6 @@ def _what_would_decide(limit: Limit, estimate: Estimate) -> str:
     count = needed(estimate.count, half_width, abs(limit.value - estimate.value), power=power)
     advice = f"about {count} would decide {limit}" if count else f"the measured value is too near to {limit} to decide"
     return f"{estimate.count} {estimate.counted} resolve {resolution}; {advice}"
-
-
-def _loosened(rule: Rule, waiver: Waiver) -> tuple[Limit, ...]:
-    """Return what must hold under a waiver: the rule with the waiver's bounds in it, or nothing if it names none."""
-    looser = {limit.name: limit for limit in waiver.limits}
-    return tuple(looser.get(limit.name, limit) for limit in rule.limits) if looser else ()
-
-
-def _waive(finding: _Finding, waiver: Waiver, today: date, loosened: _Finding) -> _Finding:
-    if today > waiver.expires:
-        reason = f"{finding.reason} (the waiver of {waiver.owner} expired on {waiver.expires})"
-        verdict: Verdict = finding.verdict if finding.verdict == "inconclusive" else "waiver-expired"
-        return _Finding(verdict=verdict, level=finding.level, reason=reason)
-    if loosened.verdict == "pass":
-        bounds = f", {', '.join(map(str, waiver.limits))}" if waiver.limits else ""
-        reason = f"until {waiver.expires} ({waiver.owner}{bounds}): {waiver.reason}"
-        return _Finding(verdict="waived", level=finding.level, reason=reason)
-    if loosened.verdict == "inconclusive":
-        return loosened
-    return _Finding(
-        verdict=loosened.verdict, level=loosened.level, reason=f"{loosened.reason}, beyond the waiver of {waiver.owner}"
-    )
 
 
 def _least(*levels: Level) -> Level:

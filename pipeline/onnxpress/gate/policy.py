@@ -3,10 +3,15 @@
 ::
 
     schema: onnxpress.policy/1
+    preset: balanced                         # strict | balanced | edge; rules below replace those of the preset
+    baseline: {model: float.onnx, metrics: compress-baseline.json}
     rules:                                   # level (off | warn | error), then bounds; every bound carries its unit
       size.total_bytes: [error, {max: 25 MiB, max_ratio: 0.35}]
-      accuracy.top1:    [error, {max_drop: 0.5pp}]
-      latency.p50:      [error, {max: 8 ms, max_regression: 5%}]
+      accuracy.top1:    [error, {max_drop: 0.5pp, min_samples: 2000}]
+      latency.p50:      [error, {max: 8 ms, max_regression: 5%, inconclusive: error}]
+      provenance.lineage_complete: error
+    matrix:                                  # the first entry that matches a variant replaces rules for it
+      - {when: {arch: arm64}, rules: {latency.p50: [error, {max: 15 ms}]}}
     waivers:
       - {rule: latency.p50, reason: "…", owner: platform, expires: 2027-01-31, max: 9 ms}
     settings: {missing: error, inconclusive: warn, unfit_host: warn}
@@ -17,19 +22,14 @@ not understood is refused: a rule that silently does nothing is worse than none.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import date
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import NoReturn
 
-import yaml
-
-from onnxpress.errors import UsageError, did_you_mean
-from onnxpress.gate.check import LEVELS, Level
-from onnxpress.gate.rules import BOUNDS, RULES
-from onnxpress.units import UnitError
+from onnxpress.gate.check import Level
+from onnxpress.gate.rules import RULES, Need
 
 SCHEMA = "onnxpress.policy/1"
 
@@ -46,7 +46,34 @@ class Limit:
     """As the policy has it."""
 
     def __str__(self) -> str:
-        return f"{self.name} {self.text}"
+        return f"{self.name} {self.text}".strip()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """What a condition (``when``) can ask about: one variant, on what it was measured."""
+
+    model: str
+    """Name of the recipe, or of the baseline's file."""
+    variant: str
+    ep: str
+    """Execution provider; empty when nothing was timed."""
+    arch: str
+    metric: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """Shell patterns by field of a `Target`; all must match, and none is always true."""
+
+    patterns: Mapping[str, str]
+
+    def holds(self, target: Target) -> bool:
+        """Tell whether a target matches."""
+        return all(fnmatchcase(str(getattr(target, field)), pattern) for field, pattern in self.patterns.items())
+
+
+ALWAYS = Condition(patterns={})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,9 +84,24 @@ class Rule:
     level: Level
     limits: tuple[Limit, ...]
     """All must hold."""
-    instance: str | None
+    when: Condition = ALWAYS
+    instance: str | None = None
     """The instance type that a cost rule is judged on; None for the cheapest."""
+    patterns: tuple[str, ...] = ()
+    """The names that a rule with a list looks for."""
+    min_samples: int = 0
+    """With fewer samples an accuracy does not pass."""
+    inconclusive: Level | None = None
+    """In place of the setting."""
     line: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Override:
+    """An entry of the matrix: rules for some targets."""
+
+    when: Condition
+    rules: Mapping[str, Rule]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,12 +109,15 @@ class Waiver:
     """A violation that somebody answers for until a day."""
 
     rule: str
+    when: Condition
     reason: str
     owner: str
+    issue: str
+    """Where it is worked on; may be empty."""
     expires: date
     """The last day on which it holds."""
     limits: tuple[Limit, ...]
-    """Looser bounds that must still hold; empty when any value is accepted."""
+    """Looser bounds that must still hold; empty only for a rule that has no bounds."""
     line: int
 
 
@@ -86,6 +131,12 @@ class Settings:
     """The limit lies inside the interval."""
     unfit_host: Level = "warn"
     """The benchmark found its host too noisy: ``off`` judges its timings all the same."""
+    expired_waiver: Level = "error"
+    """A waiver has expired and its rule is still violated."""
+    max_waiver_days: int = 0
+    """A waiver that expires later than this from today is not accepted; 0 for any day."""
+    min_pairs: int = 0
+    """With fewer pairs of blocks a change of latency or throughput does not pass."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,11 +145,15 @@ class Policy:
 
     path: str
     sha256: str
-    rules: tuple[Rule, ...]
-    """In the order in which they are judged."""
-    waivers: Mapping[str, Waiver]
-    """By rule."""
+    rules: Mapping[str, Rule]
+    """By name."""
+    matrix: tuple[Override, ...]
+    waivers: tuple[Waiver, ...]
     settings: Settings
+    baseline_model: str | None
+    """Path of the model that all others are compared with."""
+    baseline_metrics: str | None
+    """Path of the stored baseline (`onnxpress.gate.baseline`)."""
 
     @classmethod
     def load(cls, path: Path) -> Policy:
@@ -108,145 +163,42 @@ class Policy:
             UsageError: there is no such file, it is not YAML, or something in it is unknown, missing or without unit.
 
         """
-        try:
-            content = path.read_bytes()
-            root = yaml.compose(content, Loader=yaml.SafeLoader)
-        except FileNotFoundError as error:
-            raise UsageError(f"policy {path}: no such file. Name one with --policy.") from error
-        except OSError as error:
-            raise UsageError(f"policy {path}: cannot be read ({error.strerror}).") from error
-        except yaml.YAMLError as error:
-            raise UsageError(f"policy {path}: not YAML ({' '.join(str(error).split())}).") from error
-        return _Reader(path).policy(root, hashlib.sha256(content).hexdigest())
+        from onnxpress.gate.reader import read
 
+        return read(path)
 
-class _Reader:
-    """Reads YAML nodes instead of values: they know their lines, and ``off`` is still a word there."""
+    def rules_for(self, target: Target) -> dict[str, Rule]:
+        """Return the rules that hold for a target, by name, in the order in which they are judged."""
+        override = next((entry.rules for entry in self.matrix if entry.when.holds(target)), {})
+        found = {**self.rules, **override}
+        return {
+            name: found[name]
+            for name in RULES
+            if name in found and found[name].level != "off" and found[name].when.holds(target)
+        }
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def every_rule(self) -> list[Rule]:
+        """Return all rules that are not off, whatever they hold for."""
+        rules = [*self.rules.values(), *(rule for entry in self.matrix for rule in entry.rules.values())]
+        return [rule for rule in rules if rule.level != "off"]
 
-    def policy(self, root: yaml.Node | None, sha256: str) -> Policy:
-        if root is None:
-            raise UsageError(f"policy {self.path}: is empty. Write `schema: {SCHEMA}` and `rules:`.")
-        parts = self.mapping(
-            root, "policy", known=("schema", "rules", "waivers", "settings"), needed=("schema", "rules")
+    def needs(self) -> set[Need]:
+        """Return what its rules rest on."""
+        return {RULES[rule.name].needs for rule in self.every_rule()}
+
+    def strict(self) -> Policy:
+        """Return the same policy with every warning an error."""
+
+        def raised(rules: Mapping[str, Rule]) -> dict[str, Rule]:
+            return {
+                name: replace(rule, level="error") if rule.level == "warn" else rule for name, rule in rules.items()
+            }
+
+        settings = {name: getattr(self.settings, name) for name in Settings.__dataclass_fields__}
+        louder = {name: "error" for name, value in settings.items() if value == "warn"}
+        return replace(
+            self,
+            rules=raised(self.rules),
+            matrix=tuple(replace(entry, rules=raised(entry.rules)) for entry in self.matrix),
+            settings=Settings(**(settings | louder)),
         )
-        schema = self.text(parts["schema"], "schema")
-        if schema != SCHEMA:
-            self.refuse(parts["schema"], f"schema {schema!r}: this version of onnxpress reads {SCHEMA!r}.")
-        named = self.mapping(parts["rules"], "rules", known=RULES)
-        if not named:
-            self.refuse(parts["rules"], "rules: there is none. A gate without rules passes everything.")
-        rules = {name: self.rule(name, node) for name, node in named.items()}
-        return Policy(
-            path=str(self.path),
-            sha256=sha256,
-            rules=tuple(rules[name] for name in RULES if name in rules),
-            waivers=self.waivers(parts["waivers"], rules) if "waivers" in parts else {},
-            settings=self.settings(parts["settings"]) if "settings" in parts else Settings(),
-        )
-
-    def rule(self, name: str, node: yaml.Node) -> Rule:
-        where = f"rule {name!r}"
-        kind = RULES[name]
-        example = f"Write for example `{name}: [error, {{{kind.bounds[0]}: …}}]`."
-        if isinstance(node, yaml.ScalarNode) and node.value == "off":
-            return Rule(name=name, level="off", limits=(), instance=None, line=self.line(node))
-        if not isinstance(node, yaml.SequenceNode) or len(node.value) != 2:
-            self.refuse(node, f"{where}: is not a level and its bounds. {example}")
-        level, bounds = node.value
-        options = ("instance",) if kind.priced else ()
-        given = self.mapping(bounds, where, known=(*kind.bounds, *options))
-        instance = self.text(given.pop("instance"), f"{where}, instance") if "instance" in given else None
-        if not given:
-            self.refuse(bounds, f"{where}: has no bound. {example}")
-        return Rule(
-            name=name,
-            level=self.level(level, where),
-            limits=self.limits(name, given, where),
-            instance=instance,
-            line=self.line(node),
-        )
-
-    def limits(self, rule: str, given: Mapping[str, yaml.Node], where: str) -> tuple[Limit, ...]:
-        limits = []
-        for name, node in given.items():
-            text = self.text(node, f"{where}, {name}")
-            try:
-                limits.append(Limit(name=name, value=RULES[rule].parse(name, text), text=text))
-            except UnitError as error:
-                self.refuse(node, f"{where}, {name} {error}")
-        return tuple(limits)
-
-    def waivers(self, node: yaml.Node, rules: Mapping[str, Rule]) -> dict[str, Waiver]:
-        if not isinstance(node, yaml.SequenceNode):
-            self.refuse(node, "waivers: is not a list.")
-        waivers: dict[str, Waiver] = {}
-        for item in node.value:
-            waiver = self.waiver(item, rules)
-            if waiver.rule in waivers:
-                self.refuse(item, f"waiver of {waiver.rule!r}: there are two. Keep one.")
-            waivers[waiver.rule] = waiver
-        return waivers
-
-    def waiver(self, node: yaml.Node, rules: Mapping[str, Rule]) -> Waiver:
-        needed = ("rule", "reason", "owner", "expires")
-        given = self.mapping(node, "waiver", known=(*needed, *BOUNDS), needed=needed)
-        rule, reason, owner, expires = (self.text(given.pop(name), f"waiver, {name}") for name in needed)
-        where = f"waiver of {rule!r}"
-        if rule not in rules:
-            self.refuse(node, f"{where}: this policy has no such rule.{did_you_mean(rule, rules)}")
-        try:
-            day = date.fromisoformat(expires)
-        except ValueError:
-            self.refuse(node, f"{where}, expires {expires!r}: is no date. Write for example 2027-01-31.")
-        limits = self.limits(rule, given, where)
-        strict = {limit.name: limit for limit in rules[rule].limits}
-        for limit in limits:
-            if limit.name not in strict:
-                self.refuse(node, f"{where}: the rule has no bound {limit.name!r} to loosen.")
-            room = limit.value - strict[limit.name].value
-            if (room if BOUNDS[limit.name].upper else -room) <= 0:
-                self.refuse(node, f"{where}: {limit} is not looser than the rule's {strict[limit.name]}.")
-        return Waiver(rule=rule, reason=reason, owner=owner, expires=day, limits=limits, line=self.line(node))
-
-    def settings(self, node: yaml.Node) -> Settings:
-        given = self.mapping(node, "settings", known=Settings.__dataclass_fields__)
-        return Settings(**{name: self.level(value, f"settings, {name}") for name, value in given.items()})
-
-    def mapping(
-        self, node: yaml.Node, where: str, *, known: Collection[str], needed: Collection[str] = ()
-    ) -> dict[str, yaml.Node]:
-        if not isinstance(node, yaml.MappingNode):
-            self.refuse(node, f"{where}: is not a mapping (`name: value`).")
-        items: dict[str, yaml.Node] = {}
-        for key, value in node.value:
-            name = self.text(key, where)
-            if name not in known:
-                self.refuse(key, f"{where}: unknown name {name!r}.{did_you_mean(name, known)}")
-            if name in items:
-                self.refuse(key, f"{where}: {name!r} is there twice. Keep one.")
-            items[name] = value
-        for name in needed:
-            if name not in items:
-                self.refuse(node, f"{where}: {name!r} is missing.")
-        return items
-
-    def level(self, node: yaml.Node, where: str) -> Level:
-        text = self.text(node, where)
-        level = next((level for level in LEVELS if level == text), None)
-        if level is None:
-            self.refuse(node, f"{where}: {text!r} is no level.{did_you_mean(text, LEVELS)}")
-        return level
-
-    def text(self, node: yaml.Node, where: str) -> str:
-        if not isinstance(node, yaml.ScalarNode) or not node.value.strip():
-            self.refuse(node, f"{where}: has no value.")
-        return str(node.value).strip()
-
-    def refuse(self, node: yaml.Node, problem: str) -> NoReturn:
-        raise UsageError(f"policy {self.path}:{self.line(node)}: {problem}")
-
-    def line(self, node: yaml.Node) -> int:
-        return int(node.start_mark.line) + 1

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from onnxpress.errors import EvidenceError
+from onnxpress.errors import EvidenceError, UsageError
 from onnxpress.gate.check import Check, exit_code, outcome
 from onnxpress.gate.gate import gate
 from onnxpress.gate.policy import Policy
@@ -244,10 +244,10 @@ WAIVER = "waivers:\n  - {{rule: size.total_bytes, reason: known, owner: alice, e
 
 def test_a_waiver_holds_through_its_last_day(judge: Judge) -> None:
     rule = "size.total_bytes: [error, {max: 100 kB}]"
-    check = judge(rule, WAIVER.format(bound=""), today=date(2026, 8, 14))
+    check = judge(rule, WAIVER.format(bound=", max: 2 MB"), today=date(2026, 8, 14))
     assert (check.verdict, exit_code([check])) == ("waived", 0)
-    assert check.reason == "until 2026-08-14 (alice): known"
-    check = judge(rule, WAIVER.format(bound=""), today=date(2026, 8, 15))
+    assert check.reason == "until 2026-08-14 (ends in 0 days) (alice, max 2 MB): known"
+    check = judge(rule, WAIVER.format(bound=", max: 2 MB"), today=date(2026, 8, 15))
     assert (check.verdict, exit_code([check])) == ("waiver-expired", 1)
     assert check.reason == "above max 100 kB (the waiver of alice expired on 2026-08-14)"
 
@@ -264,22 +264,22 @@ def test_a_waiver_with_a_looser_bound_covers_only_what_keeps_it(judge: Judge) ->
 
 def test_a_waiver_that_is_not_needed_changes_nothing(judge: Judge) -> None:
     for today in (date(2026, 8, 1), date(2026, 9, 1)):
-        check = judge("size.total_bytes: [error, {max: 1 MB}]", WAIVER.format(bound=""), today=today)
+        check = judge("size.total_bytes: [error, {max: 1 MB}]", WAIVER.format(bound=", max: 2 MB"), today=today)
         assert (check.verdict, check.reason) == ("pass", "")
 
 
 def test_nobody_can_waive_what_nobody_has_measured(judge: Judge) -> None:
-    waiver = WAIVER.format(bound="").replace("total", "compressed")
+    waiver = WAIVER.format(bound=", max: 2 MB").replace("total", "compressed")
     assert judge("size.compressed_bytes: [error, {max: 1 MB}]", waiver).verdict == "missing"
 
 
 def test_an_expired_waiver_of_a_warning_stays_a_warning(judge: Judge) -> None:
-    check = judge("size.total_bytes: [warn, {max: 1 kB}]", WAIVER.format(bound=""), today=date(2027, 1, 1))
+    check = judge("size.total_bytes: [warn, {max: 1 kB}]", WAIVER.format(bound=", max: 2 MB"), today=date(2027, 1, 1))
     assert (check.verdict, exit_code([check])) == ("waiver-expired", 0)
 
 
 def test_an_expired_waiver_leaves_an_inconclusive_check_inconclusive(judge: Judge) -> None:
-    waiver = "waivers:\n  - {rule: accuracy.top1, reason: r, owner: bob, expires: 2026-01-01}\n"
+    waiver = "waivers:\n  - {rule: accuracy.top1, reason: r, owner: bob, expires: 2026-01-01, max_drop: 2pp}\n"
     check = judge("accuracy.top1: [error, {max_drop: 1pp}]", waiver)
     assert check.verdict == "inconclusive"
     assert "expired on 2026-01-01" in check.reason
@@ -329,3 +329,144 @@ def test_exit_codes(verdicts: list[Any], expected: str, code: int) -> None:
     assert (outcome(checks), exit_code(checks)) == (expected, code)
     relaxed = [dataclasses.replace(check, level="warn") for check in checks]
     assert exit_code(relaxed) == 0
+
+
+def test_the_drop_that_the_samples_could_show_is_always_said(judge: Judge, report: Report) -> None:
+    check = judge("accuracy.top1: [error, {max_drop: 3pp}]", on=with_drop(report, 0.1, [-0.5, 0.7]))
+    assert (check.verdict, check.note) == ("pass", "1000 samples resolve 0.60 pp")
+    assert judge("size.total_bytes: [error, {max: 1 MB}]").note == ""
+
+
+def test_too_few_samples_or_pairs_do_not_pass(judge: Judge, report: Report) -> None:
+    rule = "accuracy.top1: [error, {max_drop: 3pp, min_samples: 2000, inconclusive: error}]"
+    check = judge(rule)
+    assert (check.verdict, check.level) == ("inconclusive", "error")
+    assert check.reason == "rests on 1000 samples, the policy wants 2000"
+    assert judge("accuracy.top1: [error, {max_drop: 3pp, min_samples: 1000}]").verdict == "pass"
+    worse = with_drop(report, 5.0, [4.0, 6.0])
+    assert judge(rule, on=worse).verdict == "fail"  # what is proven bad stays bad
+    rule = "latency.p50: [error, {max_ratio: 0.5}]"
+    assert judge(rule, "settings: {min_pairs: 31}").reason == "rests on 30 pairs, the policy wants 31"
+    assert judge(rule, "settings: {min_pairs: 30}").verdict == "pass"
+
+
+def test_operators_that_must_not_be_there(judge: Judge, report: Report) -> None:
+    found = with_int8_facts(report, {"operators": {"Conv": 5, "If": 1, "com.microsoft.QGemm": 2}})
+    check = judge("graph.forbidden_ops: [error, {any: [If, Loop]}]", on=found)
+    assert (check.verdict, check.measured, check.reason) == ("fail", "1 If", "the model holds 1 If")
+    check = judge("graph.forbidden_ops: [warn, {any: ['com.microsoft.*']}]", on=found)
+    assert (check.verdict, check.measured) == ("warn", "2 com.microsoft.QGemm")
+    check = judge("graph.forbidden_ops: [error, {any: [Loop]}]", on=found)
+    assert (check.verdict, check.measured, check.limit) == ("pass", "none", "any Loop")
+    assert judge("graph.forbidden_ops: [error, {any: [Loop]}]").verdict == "missing"
+
+
+VERSIONS = {"onnxpress": "0.1.0"}
+EXPORT = {"step": "export", "options": {}, "versions": VERSIONS, "source_sha256": "s"}
+PRUNE = {"step": "prune", "options": {}, "versions": VERSIONS, "input_sha256": "a", "data_sha256": "c"}
+
+
+@pytest.mark.parametrize(
+    ("lineage", "verdict", "reason"),
+    [
+        ([EXPORT, PRUNE], "pass", ""),
+        ([PRUNE | {"input_sha256": "root"}], "pass", ""),
+        ([PRUNE], "fail", "its first step, prune, starts from a model that is neither exported nor the baseline"),
+        ([], "fail", "the model says nothing of how it was made: make it with onnxpress"),
+        ([EXPORT, PRUNE | {"input_sha256": None}], "fail", "step 2 does not record its input_sha256"),
+        ([EXPORT | {"versions": None}], "fail", "step 1 does not record its versions"),
+    ],
+)
+def test_lineage(judge: Judge, report: Report, lineage: list[Any], verdict: str, reason: str) -> None:
+    known = with_int8_facts(report, {"lineage": lineage})
+    reference, int8 = known.variants
+    known = dataclasses.replace(known, variants=({**reference, "sha256": "root"}, int8))
+    check = judge("provenance.lineage_complete: error", on=known)
+    assert (check.verdict, check.reason, check.limit) == (verdict, reason, "must hold")
+    assert judge("provenance.lineage_complete: error").verdict == "missing"
+
+
+@pytest.mark.parametrize(
+    ("lineage", "data", "verdict"),
+    [
+        ([EXPORT], {}, "pass"),  # nothing was calibrated
+        ([EXPORT, PRUNE], {"sha256": "c"}, "fail"),  # the same data
+        ([EXPORT, PRUNE], {"sha256": "e"}, "missing"),  # other data, but nobody compared the samples
+        ([EXPORT, PRUNE], {"sha256": "e", "shared_with_calibration": 3}, "fail"),
+        ([EXPORT, PRUNE], {"sha256": "e", "shared_with_calibration": 0}, "pass"),
+    ],
+)
+def test_calibration_and_evaluation_are_disjoint(
+    judge: Judge, report: Report, lineage: list[Any], data: dict[str, Any], verdict: str
+) -> None:
+    assert report.evaluation is not None
+    known = with_int8_facts(report, {"lineage": lineage})
+    known = dataclasses.replace(known, evaluation={**report.evaluation, "data": {**report.evaluation["data"], **data}})
+    assert judge("provenance.calibration_disjoint_from_eval: error", on=known).verdict == verdict
+
+
+def test_the_worst_class(judge: Judge, report: Report) -> None:
+    assert report.evaluation is not None
+    classes = [
+        {"label": 3, "samples": 100, "drop": 1.0, "ci95": [-1.0, 3.0], "lost": 1, "won": 0},
+        {"label": 7, "samples": 100, "drop": 9.0, "ci95": [4.0, 15.0], "lost": 9, "won": 0},
+    ]
+    change = report.evaluation["comparisons"][0] | {"classes": classes}
+    known = dataclasses.replace(report, evaluation={**report.evaluation, "comparisons": [change]})
+    check = judge("accuracy.worst_class: [error, {max_drop: 3pp}]", on=known)
+    assert (check.verdict, check.measured) == ("fail", "class 7: drop 9.00 [4.00, 15.00] pp")
+    assert judge("accuracy.worst_class: [error, {max_drop: 3pp}]").verdict == "missing"
+
+
+def test_the_age_of_the_prices(judge: Judge, report: Report) -> None:
+    assert report.cost is not None
+    variants = [
+        variant | {"instances": [price | {"as_of": "2026-05-01"} for price in variant["instances"]]}
+        for variant in report.cost["variants"]
+    ]
+    known = dataclasses.replace(report, cost={**report.cost, "variants": variants})
+    check = judge("prices.age_days: [error, {max: 90 days}]", on=known, today=date(2026, 8, 14))
+    assert (check.verdict, check.measured, check.reason) == ("fail", "105 days", "above max 90 days")
+    assert judge("prices.age_days: [error, {max: 90 days}]", on=known, today=date(2026, 7, 1)).verdict == "pass"
+
+
+def test_a_waiver_longer_than_the_policy_allows_is_refused(judge: Judge) -> None:
+    with pytest.raises(UsageError, match="runs for 31 days, max_waiver_days is 30") as error:
+        judge(
+            "size.total_bytes: [error, {max: 100 kB}]",
+            WAIVER.format(bound=", max: 2 MB") + "settings: {max_waiver_days: 30}",
+            today=date(2026, 7, 14),
+        )
+    assert "gate.yaml:5: " in str(error.value)
+
+
+def test_a_waiver_for_other_targets_waives_nothing(judge: Judge) -> None:
+    rule = "size.total_bytes: [error, {max: 100 kB}]"
+    waiver = WAIVER.format(bound=", max: 2 MB, issue: '#12', when: {variant: int8}")
+    check = judge(rule, waiver)
+    assert (check.verdict, check.reason) == (
+        "waived",
+        "until 2026-08-14 (ends in 0 days) (alice, #12, max 2 MB): known",
+    )
+    assert judge(rule, waiver.replace("variant: int8", "variant: other")).verdict == "fail"
+
+
+def test_what_is_skipped_says_why_and_stops_nothing(report: Report, policy: Callable[[str], Policy]) -> None:
+    rules = policy("rules:\n  size.total_bytes: [error, {max: 1 MB}]\n  latency.p50: [error, {max: 1 ns}]\n")
+    checks = gate(report, rules, TODAY, skipped={"bench": "--static times nothing"})
+    assert [(check.verdict, check.reason) for check in checks] == [("pass", ""), ("skipped", "--static times nothing")]
+    assert exit_code(checks) == 0
+
+
+def test_only_the_variants_that_are_asked_for(report: Report, policy: Callable[[str], Policy]) -> None:
+    more = dataclasses.replace(report, variants=(*report.variants, {"id": "big", "size_bytes": 2_000_000}))
+    rules = policy("rules:\n  size.total_bytes: [error, {max: 1 MB}]\n")
+    assert [check.variant for check in gate(more, rules, TODAY, variants=("int8",))] == ["int8"]
+    with pytest.raises(UsageError, match=r"variant 'bigg': is not in the report. Did you mean 'big'\?"):
+        gate(more, rules, TODAY, variants=("bigg",))
+
+
+def test_rules_that_hold_for_nothing_are_no_evidence(report: Report, policy: Callable[[str], Policy]) -> None:
+    rules = policy("rules:\n  size.total_bytes: [error, {max: 1 MB, when: {model: other}}]\n")
+    with pytest.raises(EvidenceError, match="none of its rules holds for int8"):
+        gate(report, rules, TODAY)
