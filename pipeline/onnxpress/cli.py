@@ -164,9 +164,10 @@ def prune(
 @output_option
 @click.option(
     "--mode",
-    type=click.Choice(["static", "dynamic", "auto"]),
+    type=click.Choice(["static", "dynamic", "weight-only", "auto"]),
     default="static",
-    help="Ranges from data, or in each run; auto: per layer what is fastest here within the bound.",
+    help="int8 with ranges from data, or computed in each run; only weights stored smaller; "
+    "auto: per layer what is fastest here within the bound.",
 )
 @click.option("--calibration", metavar="DATA", help="Calibration samples (modes static and auto).")
 @click.option("--profile", type=FILE, help="Statistics from `compress profile`, in place of --calibration.")
@@ -177,7 +178,8 @@ def prune(
 )
 @click.option("--activations", type=click.Choice(["uint8", "int8", "uint16", "int16"]), help="Their integers (uint8).")
 @click.option("--weights", type=click.Choice(["int8", "uint8"]), help="Their integers (int8).")
-@click.option("--bits", type=int, help="Bits of a weight, 2 to 8.")
+@click.option("--bits", type=int, help="Bits of a weight: 8 or 4 (mode weight-only), 2 to 8 (others).")
+@click.option("--block-size", type=int, help="Weights that share a scale (mode weight-only).")
 @click.option("--symmetric", is_flag=True, help="Zero points of activations in the middle of their type.")
 @click.option("--per-tensor", is_flag=True, help="One weight scale per tensor instead of per channel.")
 @click.option("--include", metavar="REGEX", help="Quantize only nodes whose name matches.")
@@ -204,6 +206,7 @@ def quantize(
     activations: str | None,
     weights: str | None,
     bits: int | None,
+    block_size: int | None,
     symmetric: bool,
     per_tensor: bool,
     include: str | None,
@@ -232,9 +235,10 @@ def quantize(
     values |= {"format": written, "activations": activations, "weights": weights, "bits": bits, "symmetric": symmetric}
     values |= {"include": include, "exclude": exclude, "max_drop": max_drop, "min_sqnr": min_sqnr}
     values |= {"min_agreement": min_agreement, "budget": budget, "provider": provider, "threads": threads}
+    values |= {"block_size": block_size}
     chosen = options(QuantizeOptions, values)
-    data = dataset(calibration) if calibration is not None and mode != "dynamic" else None
-    statistics = read_profile(profile, model) if profile is not None and mode != "dynamic" else None
+    data = dataset(calibration) if calibration is not None and mode in ("static", "auto") else None
+    statistics = read_profile(profile, model) if profile is not None and mode in ("static", "auto") else None
     judged_by = dataset(evaluation) if evaluation is not None and mode == "auto" else None
     check_metric(metric)
     entry = {
@@ -264,7 +268,7 @@ def quantize(
         f"in the loaded onnxruntime session: {running.int8} int8 kernels, {running.float} float, "
         f"{running.conversions} conversions; {running.float_bytes:,} bytes of float weights left",
         *(f"  float: {skip.op} {skip.where}: {skip.reason}" for skip in running.stayed_float),
-        *(f"  note: {note}" for note in edit.facts["notes"]),
+        *(f"  note: {note}" for note in edit.facts.get("notes", ())),
     ]
     from dataclasses import asdict
 

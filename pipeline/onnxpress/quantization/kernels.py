@@ -24,6 +24,7 @@ INT8 = frozenset(
         "DynamicQuantizeMatMul",
         "MatMulInteger",
         "MatMulIntegerToFloat",
+        "MatMulNBits",
         "QAttention",
         "QEmbedLayerNormalization",
         "QGemm",

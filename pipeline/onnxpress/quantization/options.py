@@ -38,9 +38,10 @@ def _decibels(value: object) -> object:
 class QuantizeOptions(NodeSelection):
     """Options of the quantize step."""
 
-    mode: Literal["dynamic", "static", "auto"] = "static"
-    """``static`` fixes activation ranges from calibration data; ``dynamic`` computes them in each run; ``auto`` chooses
-    per layer, by measuring on this machine, what is fastest within ``max_drop``, ``min_sqnr`` or ``min_agreement``."""
+    mode: Literal["dynamic", "static", "weight-only", "auto"] = "static"
+    """``static`` fixes activation ranges from calibration data; ``dynamic`` computes them in each run; ``weight-only``
+    leaves activations alone and needs no data; ``auto`` chooses per layer, by measuring on this machine, what is
+    fastest within ``max_drop``, ``min_sqnr`` or ``min_agreement``."""
     calibrator: str = "mse"
     """How a static range follows from the statistics: a file in ``onnxpress_calibration/calibrators``."""
     format: Literal["qdq", "qoperator"] = "qdq"
@@ -51,7 +52,10 @@ class QuantizeOptions(NodeSelection):
     weights: Literal["int8", "uint8"] = "int8"
     """The integers of weights. On x86 only int8 is fast."""
     bits: int = Field(default=8, ge=2, le=8)
-    """Bits of a weight. Fewer than 8 are stored as int8 and show what such a grid would lose."""
+    """Bits of a weight. Mode weight-only stores 8 or 4; else fewer than 8 are stored as int8, to show what a smaller
+    grid would lose."""
+    block_size: int | None = Field(default=None, ge=16, le=256)
+    """Weight-only: how many weights share a scale, a power of two; by default 128 of 8 bits and 32 of 4."""
     symmetric: bool = False
     """Put the zero point of activations in the middle of their type."""
     per_tensor: bool = False
@@ -86,6 +90,11 @@ class QuantizeOptions(NodeSelection):
         return WeightGrid(bits=self.bits, unsigned=self.weights == "uint8")
 
     @property
+    def block(self) -> int:
+        """The weights that share a scale in mode weight-only."""
+        return self.block_size or (128 if self.bits == 8 else 32)
+
+    @property
     def levels(self) -> int:
         """The steps of an activation's grid."""
         return 2**16 if self.activations in ("uint16", "int16") else 2**8
@@ -93,6 +102,8 @@ class QuantizeOptions(NodeSelection):
     @property
     def notes(self) -> list[str]:
         """What a user of these options should know about where they run."""
+        if self.mode == "weight-only":
+            return []
         if self.mode == "dynamic":
             return [UNSIGNED] if self.weights == "uint8" else []
         notes = [ACTIVATIONS[self.activations]] if self.activations in ACTIVATIONS else []
@@ -104,6 +115,10 @@ class QuantizeOptions(NodeSelection):
 
     @model_validator(mode="after")
     def _possible(self) -> QuantizeOptions:
+        if self.mode == "weight-only" and self.bits not in (4, 8):
+            raise ValueError(f"mode weight-only stores 8 or 4 bits, not {self.bits}.")
+        if self.block & (self.block - 1):
+            raise ValueError(f"block_size is a power of two, not {self.block}.")
         if self.format == "qoperator" and self.levels > 256:
             raise ValueError(f"format qoperator has no operators on {self.activations}. Use format qdq.")
         return self

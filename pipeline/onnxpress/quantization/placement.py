@@ -155,7 +155,7 @@ def refusal(node: ir.Node, selects: Callable[[str], bool]) -> str | None:
         return f"its weight has the shape {list(tensor.shape)}"
     if node.op_type == "MatMul" and len(tensor.shape) != 2:
         return f"its weight has {len(tensor.shape)} axes; the int8 kernel takes 2"
-    if node.op_type == "Gemm" and not _plain(node):
+    if node.op_type == "Gemm" and not plain_gemm(node):
         return "alpha, beta or transA differ from the int8 kernel's"
     bias = node.inputs[facts.bias] if facts.bias is not None and len(node.inputs) > facts.bias else None
     if bias is not None:
@@ -231,7 +231,8 @@ def _activations(node: ir.Node) -> list[ir.Value]:
     return [value for value in values if value is not None and graph.constant_tensor(value) is None]
 
 
-def _plain(node: ir.Node) -> bool:
+def plain_gemm(node: ir.Node) -> bool:
+    """Tell whether a Gemm computes ``x · W + b`` and nothing more."""
     alpha, beta = node.attributes.get_float("alpha", 1.0), node.attributes.get_float("beta", 1.0)
     return alpha == 1 and beta == 1 and not graph.attribute_int(node, "transA", 0)
 

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from onnxpress import graph
 from onnxpress.artifact import Edit, Skip
 from onnxpress.errors import ModelError, UsageError
-from onnxpress.quantization import dynamic, static
+from onnxpress.export.prepare import prepare
+from onnxpress.quantization import dynamic, static, weight_only
 from onnxpress.quantization.auto.choose import choose
 from onnxpress.quantization.options import QuantizeOptions
 from onnxpress.quantization.placement import gemms, place
@@ -18,6 +20,10 @@ from onnxpress.quantization.profiling import profile
 from onnxpress_calibration import calibrators
 from onnxpress_calibration.dataset import Dataset
 from onnxpress_calibration.profile import Profile
+
+INT4 = 21
+"""The first operator set with int4."""
+NOUNS = {"static": "static int8", "dynamic": "dynamic int8", "weight-only": "weight-only integers"}
 
 
 def quantize(
@@ -46,44 +52,72 @@ def quantize(
         ModelError: nothing in the model can be quantized; the message says why.
         DataError: the calibration data does not fit the model.
     """
-    float_model, model = model, model.clone()
-    gemms(model)
-    if options.mode == "dynamic":
-        edit = dynamic.write(model, options.selects, options)
+    if options.mode == "static":
+        edit = _static(model, options, data, advance)
+    elif options.mode == "auto":
+        return _auto(model, options, data, evaluation, metric, journal, advance)
+    elif options.mode == "dynamic":
+        copy = model.clone()
+        gemms(copy)
+        edit = dynamic.write(copy, options.selects, options)
     else:
-        if data is None:
-            raise UsageError(
-                f"quantize: mode {options.mode} needs calibration data. Give --calibration DATA, or use mode dynamic."
-            )
-        placement = place(model, options.selects)
-        if options.mode == "auto":
-            names = [value.name or "" for value in placement.candidates]
-            collected = _collected(float_model, names, data, options, advance)
-            samples = evaluation or (data if isinstance(data, Dataset) else None)
-            if samples is None:
-                raise UsageError("quantize: mode auto runs candidates. Give --evaluation DATA, or --calibration DATA.")
-            return choose(
-                float_model,
-                options,
-                collected,
-                calibration=data if isinstance(data, Dataset) else samples,
-                evaluation=evaluation,
-                metric=metric,
-                journal=journal,
-                advance=advance,
-            )
-        if not placement.weighted and not placement.tables:
-            raise _nothing(options, placement.skipped)
-        names = [value.name or "" for value in placement.measured]
-        collected = _collected(float_model, names, data, options, advance)
-        ranges = {
-            name: calibrators.choose(options.calibrator, collected.tensors[name], levels=options.levels)
-            for name in names
-        }
-        edit = static.write(model, placement, ranges, options)
+        convert = options.bits == 4 and graph.opset(model) < INT4 and weight_only.needs_int4(model, options.selects)
+        copy = prepare(model, opset=INT4).model if convert else model.clone()
+        edit = weight_only.write(copy, options.selects, options)
     if not edit.changed:
         raise _nothing(options, edit.skipped)
     return replace(edit, facts={**edit.facts, "notes": options.notes})
+
+
+def _static(
+    model: ir.Model, options: QuantizeOptions, data: Dataset | Profile | None, advance: Callable[[int], object]
+) -> Edit:
+    data = _needed(data, options)
+    copy = model.clone()
+    gemms(copy)
+    placement = place(copy, options.selects)
+    if not placement.weighted and not placement.tables:
+        raise _nothing(options, placement.skipped)
+    names = [value.name or "" for value in placement.measured]
+    # The float model is run, not the copy: both have every tensor that needs a range, under the same name.
+    collected = _collected(model, names, data, options, advance)
+    ranges = {
+        name: calibrators.choose(options.calibrator, collected.tensors[name], levels=options.levels) for name in names
+    }
+    return static.write(copy, placement, ranges, options)
+
+
+def _auto(
+    model: ir.Model,
+    options: QuantizeOptions,
+    data: Dataset | Profile | None,
+    evaluation: Dataset | None,
+    metric: str | None,
+    journal: Path | None,
+    advance: Callable[[int], object],
+) -> Edit:
+    data = _needed(data, options)
+    samples = evaluation or (data if isinstance(data, Dataset) else None)
+    if samples is None:
+        raise UsageError("quantize: mode auto runs candidates. Give --evaluation DATA, or --calibration DATA.")
+    return choose(
+        model,
+        options,
+        _collected(model, tensors(model), data, options, advance),
+        calibration=data if isinstance(data, Dataset) else samples,
+        evaluation=evaluation,
+        metric=metric,
+        journal=journal,
+        advance=advance,
+    )
+
+
+def _needed(data: Dataset | Profile | None, options: QuantizeOptions) -> Dataset | Profile:
+    if data is None:
+        raise UsageError(
+            f"quantize: mode {options.mode} needs calibration data. Give --calibration DATA, or use mode dynamic."
+        )
+    return data
 
 
 def tensors(model: ir.Model) -> list[str]:
@@ -124,4 +158,4 @@ def _collected(
 
 def _nothing(options: QuantizeOptions, skipped: Iterable[Skip]) -> ModelError:
     reasons = "; ".join(sorted({f"{skip.op}: {skip.reason}" for skip in skipped})) or "it has no such layers"
-    return ModelError(f"quantize: nothing in this model can run as {options.mode} int8 ({reasons}).")
+    return ModelError(f"quantize: nothing in this model can run as {NOUNS[options.mode]} ({reasons}).")
