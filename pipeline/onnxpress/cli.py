@@ -253,7 +253,8 @@ def quantize(
         lambda prepared: run(
             prepared,
             chosen,
-            statistics or data,
+            data,
+            statistics=statistics,
             evaluation=judged_by,
             metric=metric,
             journal=output.with_name(f"{output.name}.search.jsonl"),
@@ -280,6 +281,8 @@ def quantize(
 @output_option
 @click.option("--data", metavar="DATA", help="Samples to collect statistics from.")
 @click.option("--samples", type=int, help="Use only the first so many samples.")
+@click.option("--batch", type=click.IntRange(1), default=1, help="Samples a run; 1 depends on no neighbour.")
+@click.option("--memory-budget", default="1 GiB", help="Activations held at once; less takes more passes.")
 @click.option("--merge", type=FILE, multiple=True, help="Add the profile of another shard of the data.")
 @force_option
 @common
@@ -288,6 +291,8 @@ def profile(
     output: Path,
     data: str | None,
     samples: int | None,
+    batch: int,
+    memory_budget: str,
     merge: tuple[Path, ...],
     force: bool,
     result: Result,
@@ -301,8 +306,8 @@ def profile(
     from onnxpress.errors import UsageError
     from onnxpress.export.prepare import prepare
     from onnxpress.files import writing
-    from onnxpress.quantization.profiling import profile as run
-    from onnxpress.quantization.quantize import channel_axes, tensors
+    from onnxpress.quantization.collecting import collect
+    from onnxpress.units import parse
 
     if data is None and not merge:
         raise UsageError("profile: nothing to do. Give --data DATA, or --merge PROFILE several times.")
@@ -313,9 +318,10 @@ def profile(
         float_model = prepare(artifact.load(model)).model
         with result.progress.task(f"profile {model}", source.count) as advance:
             sha256 = artifact.read(model).sha256
-            axes = channel_axes(float_model)
-            names = tensors(float_model)
-            shards.append(run(float_model, names, source, channels=axes, model_sha256=sha256, advance=advance))
+            budget = parse(memory_budget, "bytes")
+            shards.append(
+                collect(float_model, source, batch=batch, memory_budget=budget, model_sha256=sha256, advance=advance)
+            )
     collected = functools.reduce(lambda one, other: one.merged(other), shards)
     with writing(output, force=force) as scratch:
         collected.write(scratch / output.name)

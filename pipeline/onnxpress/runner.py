@@ -4,6 +4,7 @@
 
     RUN_DIR/
       steps/KEY/model.onnx, step.json   one folder per step, named by everything that its result depends on
+      profiles/KEY.profile              activation statistics of one model, collected once for all its variants
       VARIANT/model.onnx                the artifact of each variant (a hard link into steps/)
       evaluation.json bench.json cost.json report.json report.md report.html run.json
 
@@ -24,7 +25,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
@@ -45,6 +46,7 @@ from onnxpress.quantization.options import QuantizeOptions
 from onnxpress.recipe import BASELINE, Recipe, Step, judges, needs_calibration
 from onnxpress.report.report import Report
 from onnxpress_calibration.dataset import Dataset
+from onnxpress_calibration.profile import Profile
 
 MODEL_FILE = "model.onnx"
 RECORD_FILE = "step.json"
@@ -156,15 +158,36 @@ def _apply(step: Step, given: Artifact, samples: Samples, store: Path, progress:
 
     def work() -> tuple[Edit, dict[str, Any]]:
         try:
+            statistics = _statistics(step, given, calibration, store, progress) if calibration else None
             journal = store / f"search-{given.sha256[:12]}.jsonl"
-            return apply(step, given.path, samples, journal), {}
+            return apply(step, given.path, samples, journal, statistics), {}
         except ModelError as error:
             raise ModelError(f"variant {variant!r}, step {step.name}: {error}") from error
 
     return _stored(store, entry, work, progress, text=f"{variant}: {step.name}")
 
 
-def apply(step: Step, path: Path, samples: Samples, journal: Path) -> Edit:
+def _statistics(step: Step, given: Artifact, data: Dataset, store: Path, progress: Progress) -> Profile | None:
+    """Return the profile of the model that is quantized, collected once for all variants; None for other steps."""
+    from onnxpress.quantization.collecting import collect, reuse
+
+    if not isinstance(step.options, QuantizeOptions):
+        return None
+    if step.options.samples is not None:
+        data = replace(data, limit=step.options.samples)
+    entry = {"step": "profile", "input_sha256": given.sha256, "data_sha256": data.sha256, "versions": versions()}
+
+    def make() -> Profile:
+        collected = collect(artifact.load(given.path), data, model_sha256=given.sha256)
+        progress.done(f"profile of {collected.samples} samples, for every variant of this model")
+        return collected
+
+    home = store.parent / "profiles"
+    home.mkdir(exist_ok=True)
+    return reuse(home / f"{_key(entry)}.profile", given.sha256, make)
+
+
+def apply(step: Step, path: Path, samples: Samples, journal: Path, statistics: Profile | None = None) -> Edit:
     """Run one step on a model file and return its edit; a search keeps what it measured in ``journal``."""
     model = artifact.load(path)
     calibration = samples.calibration if needs_calibration(step) else None
@@ -177,9 +200,15 @@ def apply(step: Step, path: Path, samples: Samples, journal: Path) -> Edit:
 
     assert isinstance(step.options, QuantizeOptions)  # noqa: S101
     if not judges(step):
-        return quantize(model, step.options, calibration)
+        return quantize(model, step.options, calibration, statistics=statistics)
     return quantize(
-        model, step.options, calibration, evaluation=samples.evaluation, metric=samples.metric, journal=journal
+        model,
+        step.options,
+        calibration,
+        statistics=statistics,
+        evaluation=samples.evaluation,
+        metric=samples.metric,
+        journal=journal,
     )
 
 
@@ -193,8 +222,7 @@ def _stored(
 ) -> Done:
     """Return a step from the store, or do its work and store it in one rename."""
     entry = entry | {"versions": versions()}
-    key = hashlib.sha256(json.dumps(entry | {"code": code_sha256()}, sort_keys=True).encode()).hexdigest()[:20]
-    home = store / key
+    home = store / _key(entry)
     done = _read(home)
     if done is not None:
         progress.done(f"{text}: unchanged")
@@ -218,6 +246,11 @@ def _stored(
     done = _read(home)
     assert done is not None  # noqa: S101 - just written
     return Done(artifact=done.artifact, record=done.record, cached=False)
+
+
+def _key(entry: Mapping[str, Any]) -> str:
+    """Name what an entry and this code make."""
+    return hashlib.sha256(json.dumps({**entry, "code": code_sha256()}, sort_keys=True).encode()).hexdigest()[:20]
 
 
 def _read(home: Path) -> Done | None:

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import pytest
 from onnxpress import artifact, runner
 from onnxpress.errors import ModelError, OutputError
 from onnxpress.progress import Progress
+from onnxpress.quantization import collecting
 from onnxpress.recipe import Recipe
 from onnxpress.report.report import Report
 
@@ -122,6 +124,33 @@ def test_a_changed_option_runs_only_what_depends_on_it(place: Path) -> None:
         "pruned": [True],
         "pruned-int8": [True, True],
     }
+
+
+def test_all_variants_of_a_model_share_one_profile(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = place / "recipe.yaml"
+    recipe.write_text(
+        RECIPE.replace(
+            "  int8: [{quantize: {}}]", "  int8: [{quantize: {}}]\n  kl: [{quantize: {calibrator: entropy}}]"
+        )
+    )
+    report = run(place)
+    profiles = list((place / "out" / "profiles").iterdir())
+    assert len(profiles) == 2  # of the float model and of the pruned one
+    assert hashes(report)["int8"] != hashes(report)["kl"]
+
+    monkeypatch.setattr(collecting, "profile", None)  # a second pass would fail
+    recipe.write_text(recipe.read_text().replace("entropy", "minmax"))
+    assert not cached(run(place))["kl"][0]
+
+
+def test_a_damaged_profile_is_collected_again(place: Path) -> None:
+    before = hashes(run(place))
+    files = {path: path.read_bytes() for path in (place / "out" / "profiles").iterdir()}
+    for path in files:
+        path.write_bytes(b"damaged")
+    shutil.rmtree(place / "out" / "steps")
+    assert hashes(run(place)) == before
+    assert all(path.read_bytes() == content for path, content in files.items())
 
 
 def test_other_data_is_noticed(place: Path) -> None:

@@ -14,6 +14,7 @@ from onnxpress.errors import ModelError, UsageError
 from onnxpress.export.prepare import prepare
 from onnxpress.quantization import dynamic, static, weight_only
 from onnxpress.quantization.auto.choose import choose
+from onnxpress.quantization.collecting import needed
 from onnxpress.quantization.options import QuantizeOptions
 from onnxpress.quantization.placement import gemms, place
 from onnxpress.quantization.profiling import profile
@@ -29,9 +30,10 @@ NOUNS = {"static": "static int8", "dynamic": "dynamic int8", "weight-only": "wei
 def quantize(
     model: ir.Model,
     options: QuantizeOptions,
-    data: Dataset | Profile | None = None,
+    data: Dataset | None = None,
     advance: Callable[[int], object] = lambda samples: None,  # noqa: ARG005
     *,
+    statistics: Profile | None = None,
     evaluation: Dataset | None = None,
     metric: str | None = None,
     journal: Path | None = None,
@@ -41,8 +43,10 @@ def quantize(
     Args:
         model: A prepared float model (`onnxpress.export.prepare`); it is not changed.
         options: What to do.
-        data: Calibration samples, or statistics collected from them before; needed for the modes static and auto.
+        data: Calibration samples; needed for the modes static and auto.
         advance: Called with the number of calibration samples after each batch, and after each candidate of mode auto.
+        statistics: What was collected from calibration samples before (`onnxpress.quantization.collecting`); static
+            mode then needs no ``data``.
         evaluation: Samples that mode auto judges by; the calibration samples where there are none.
         metric: What mode auto keeps, see `onnxpress.evaluation.evaluate.evaluate`; None for fidelity.
         journal: Where mode auto keeps its measurements, so that a search that was stopped continues.
@@ -53,9 +57,9 @@ def quantize(
         DataError: the calibration data does not fit the model.
     """
     if options.mode == "static":
-        edit = _static(model, options, data, advance)
+        edit = _static(model, options, data, statistics, advance)
     elif options.mode == "auto":
-        return _auto(model, options, data, evaluation, metric, journal, advance)
+        return _auto(model, options, data, statistics, evaluation, metric, journal, advance)
     elif options.mode == "dynamic":
         copy = model.clone()
         gemms(copy)
@@ -70,9 +74,12 @@ def quantize(
 
 
 def _static(
-    model: ir.Model, options: QuantizeOptions, data: Dataset | Profile | None, advance: Callable[[int], object]
+    model: ir.Model,
+    options: QuantizeOptions,
+    data: Dataset | None,
+    statistics: Profile | None,
+    advance: Callable[[int], object],
 ) -> Edit:
-    data = _needed(data, options)
     copy = model.clone()
     gemms(copy)
     placement = place(copy, options.selects)
@@ -80,7 +87,7 @@ def _static(
         raise _nothing(options, placement.skipped)
     names = [value.name or "" for value in placement.measured]
     # The float model is run, not the copy: both have every tensor that needs a range, under the same name.
-    collected = _collected(model, names, data, options, advance)
+    collected = _collected(model, names, data, statistics, options, advance)
     ranges = {
         name: calibrators.choose(options.calibrator, collected.tensors[name], levels=options.levels) for name in names
     }
@@ -90,21 +97,22 @@ def _static(
 def _auto(
     model: ir.Model,
     options: QuantizeOptions,
-    data: Dataset | Profile | None,
+    data: Dataset | None,
+    statistics: Profile | None,
     evaluation: Dataset | None,
     metric: str | None,
     journal: Path | None,
     advance: Callable[[int], object],
 ) -> Edit:
-    data = _needed(data, options)
-    samples = evaluation or (data if isinstance(data, Dataset) else None)
+    samples = evaluation or data
+    collected = _collected(model, needed(model)[0], data, statistics, options, advance)
     if samples is None:
         raise UsageError("quantize: mode auto runs candidates. Give --evaluation DATA, or --calibration DATA.")
     return choose(
         model,
         options,
-        _collected(model, tensors(model), data, options, advance),
-        calibration=data if isinstance(data, Dataset) else samples,
+        collected,
+        calibration=data or samples,
         evaluation=evaluation,
         metric=metric,
         journal=journal,
@@ -112,42 +120,20 @@ def _auto(
     )
 
 
-def _needed(data: Dataset | Profile | None, options: QuantizeOptions) -> Dataset | Profile:
-    if data is None:
-        raise UsageError(
-            f"quantize: mode {options.mode} needs calibration data. Give --calibration DATA, or use mode dynamic."
-        )
-    return data
-
-
-def tensors(model: ir.Model) -> list[str]:
-    """Return the names of all tensors whose ranges static int8 may need in a prepared float model."""
-    fused = model.clone()
-    gemms(fused)
-    return [value.name or "" for value in place(fused, QuantizeOptions().selects).candidates]
-
-
-def channel_axes(model: ir.Model) -> dict[str, int]:
-    """Return the inputs of the layers that static int8 may quantize, and the axis on which their channels lie."""
-    fused = model.clone()
-    gemms(fused)
-    placement = place(fused, QuantizeOptions().selects)
-    inputs = [(node.inputs[0], 1 if node.op_type == "Conv" else -1) for node in placement.weighted]
-    measured = set(placement.measured)
-    return {value.name or "": axis for value, axis in inputs if value is not None and value in measured}
-
-
 def _collected(
     model: ir.Model,
     names: list[str],
-    data: Dataset | Profile,
+    data: Dataset | None,
+    collected: Profile | None,
     options: QuantizeOptions,
     advance: Callable[[int], object],
 ) -> Profile:
     """Return the statistics of these tensors; the float model has them all, under the names that its copies use."""
-    if isinstance(data, Profile):
-        collected = data
-    else:
+    if collected is None:
+        if data is None:
+            raise UsageError(
+                f"quantize: mode {options.mode} needs calibration data. Give --calibration DATA, or use mode dynamic."
+            )
         chosen = data if options.samples is None else replace(data, limit=options.samples)
         collected = profile(model, names, chosen, advance=advance)
     missing = [name for name in names if name not in collected.tensors]
