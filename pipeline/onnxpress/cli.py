@@ -433,32 +433,197 @@ def bench(
 
 
 @cli.command()
-@click.argument("bench_json", type=FILE)
+@click.argument("bench_json", nargs=-1, required=True, type=FILE)
 @click.option("--prices", type=FILE, help="Price file on top of the bundled one.")
 @click.option("--price", "price", multiple=True, metavar="TYPE=USD", help="Price per hour of one instance type.")
-@click.option("--instance", "instances", multiple=True, help="provider/type/region, as in the price table.")
+@click.option(
+    "--instance", "instances", multiple=True, help="provider/type/region, wildcards allowed: gcp/*/us-central1."
+)
+@click.option("--spot", is_flag=True, help="Spot prices.")
 @click.option("--inferences-per-month", help="For example 100M.")
-@click.option("--utilisation", help="Share of the time an instance is busy, for example 50%.")
+@click.option("--utilisation", help="Share of an instance's capacity that is used, for example 50%.")
+@click.option("--peak-to-mean", type=float, help="How many times the average the busiest time asks for.")
+@click.option("--replicas-min", type=int, help="Instances that run in any case.")
+@click.option("--latency", metavar="p99=20ms", help="Bound that an instance must keep to be chosen.")
+@click.option("--measured", multiple=True, metavar="TYPE=FINGERPRINT", help="The instance that a benchmark's host is.")
+@click.option(
+    "--throughput", multiple=True, metavar="TYPE:VARIANT=N/s", help="Known speed, of a GPU or TPU for example."
+)
+@click.option("--speed", multiple=True, metavar="TYPE=1.5x", help="Speed relative to the measured host.")
+@click.option("--one-off", multiple=True, metavar="VARIANT=USD", help="What it cost to make a variant.")
+@click.option("--max-price-age", metavar="90d", help="End with exit code 4 when a price is older.")
 @common
 def cost(
-    bench_json: Path,
+    bench_json: tuple[Path, ...],
     prices: Path | None,
     price: tuple[str, ...],
     instances: tuple[str, ...],
+    spot: bool,
     inferences_per_month: str | None,
     utilisation: str | None,
+    peak_to_mean: float | None,
+    replicas_min: int | None,
+    latency: str | None,
+    measured: tuple[str, ...],
+    throughput: tuple[str, ...],
+    speed: tuple[str, ...],
+    one_off: tuple[str, ...],
+    max_price_age: str | None,
     result: Result,
 ) -> None:
-    """Price the measurements in BENCH_JSON."""
+    """Price the measurements in BENCH_JSON, one file for each host, and choose the cheapest instance of each variant.
+
+    Exit code 4 when an instance has no price.
+    """
     from onnxpress.cost.cost import cost as run
+    from onnxpress.cost.notes import MISSING_PRICE, OLD_PRICE
     from onnxpress.cost.options import CostOptions
+    from onnxpress.errors import EvidenceError
     from onnxpress.report.formats import terminal
     from onnxpress.validation import options
 
-    values = {"prices": prices and str(prices), "price": price or None, "instances": instances or None}
-    chosen = options(CostOptions, values | {"inferences_per_month": inferences_per_month, "utilisation": utilisation})
-    document = run(read_json(bench_json, "onnxpress.bench/1"), chosen)
+    values: dict[str, Any] = {"prices": prices and str(prices), "price": price or None, "instances": instances or None}
+    values |= {"inferences_per_month": inferences_per_month, "utilisation": utilisation, "spot": spot or None}
+    values |= {"peak_to_mean": peak_to_mean, "replicas_min": replicas_min, "latency": latency}
+    values |= {"measured": measured or None, "throughput": throughput or None, "speed": speed or None}
+    chosen = options(CostOptions, values | {"one_off": one_off or None, "max_price_age": max_price_age})
+    document = run([read_json(path, "onnxpress.bench/1") for path in bench_json], chosen)
     result.show(terminal.cost(document), document)
+    fatal = (MISSING_PRICE, OLD_PRICE) if max_price_age else (MISSING_PRICE,)
+    problem = next((each["message"] for each in document["warnings"] if each["code"] in fatal), None)
+    if problem is not None:
+        raise EvidenceError(problem)
+
+
+@cli.group()
+def prices() -> None:
+    """Look at prices of machines, check them, and bring in newer ones."""
+
+
+region_option = click.option("--region", "regions", multiple=True, help="Only this region.")
+type_option = click.option("--type", "types", multiple=True, help="Only this instance type; wildcards allowed.")
+provider_option = click.option("--provider", help="Only this provider.")
+table_option = click.option("--prices", "table", type=FILE, help="Price file on top of the bundled one.")
+
+
+@prices.command(name="list")
+@provider_option
+@region_option
+@type_option
+@table_option
+@common
+def prices_list(
+    provider: str | None, regions: tuple[str, ...], types: tuple[str, ...], table: Path | None, result: Result
+) -> None:
+    """List the price that wins for each machine, its date, and the layer it comes from."""
+    from onnxpress.cost import table as prices_table
+    from onnxpress.cost.prices import quotes
+    from onnxpress.cost.sources import Chosen
+
+    chosen = Chosen(provider=provider, regions=regions, types=types)
+    found = [
+        quote
+        for quote in quotes(table, {}).values()
+        if chosen.wants(quote.price.type, quote.price.region) and provider in (None, quote.price.provider)
+    ]
+    result.show(prices_table.render(found), prices_table.document(found))
+
+
+@prices.command(name="show")
+@click.argument("instance")
+@table_option
+@common
+def prices_show(instance: str, table: Path | None, result: Result) -> None:
+    """Show everything that is known of one machine, in every layer."""
+    from onnxpress.cost import table as prices_table
+
+    found = prices_table.layers(instance, table)
+    result.show(prices_table.details(found), prices_table.document(found))
+
+
+@prices.command(name="import")
+@click.argument("file", type=FILE)
+@click.option("--format", "kind", required=True, help="table (CSV of your own), gcosts, skypilot, aws or azure.")
+@output_option
+@provider_option
+@region_option
+@type_option
+@force_option
+@common
+def prices_import(
+    file: Path,
+    kind: str,
+    output: Path,
+    provider: str | None,
+    regions: tuple[str, ...],
+    types: tuple[str, ...],
+    force: bool,
+    result: Result,
+) -> None:
+    """Turn rows of a provider's or a catalogue's FILE into a price table."""
+    from onnxpress.cost import sources
+    from onnxpress.cost import table as prices_table
+    from onnxpress.errors import UsageError
+
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise UsageError(f"prices {file}: cannot be read ({error.strerror}). Check the path.") from error
+    chosen = sources.Chosen(provider=provider, regions=regions, types=types)
+    rows = sources.parse(kind, content, chosen, where=str(file))
+    text, document = prices_table.written(rows, output, source=file.name, force=force)
+    result.show(text, document)
+
+
+@prices.command(name="refresh")
+@click.option("--from", "kind", required=True, help="gcosts, skypilot, aws or azure.")
+@output_option
+@provider_option
+@region_option
+@type_option
+@force_option
+@common
+def prices_refresh(
+    kind: str,
+    output: Path,
+    provider: str | None,
+    regions: tuple[str, ...],
+    types: tuple[str, ...],
+    force: bool,
+    result: Result,
+) -> None:
+    """Download prices of today. The only command that contacts a network for prices."""
+    from onnxpress.cost import sources
+    from onnxpress.cost import table as prices_table
+
+    check_output(output, force=force)
+    with result.progress.task(f"download from {kind}"):
+        chosen = sources.Chosen(provider=provider, regions=regions, types=types)
+        rows, address = sources.refresh(kind, chosen)
+    text, document = prices_table.written(rows, output, source=address, force=force)
+    result.show(text, document)
+
+
+@prices.command(name="validate")
+@click.argument("file", type=FILE)
+@click.option("--max-age", default="90d", help="Older prices end with exit code 4.")
+@common
+def prices_validate(file: Path, max_age: str, result: Result) -> None:
+    """Check a price table: its form (exit code 2), and the age of its prices (exit code 4)."""
+    from onnxpress.cost import table as prices_table
+    from onnxpress.cost.options import CostOptions
+    from onnxpress.errors import EvidenceError
+    from onnxpress.validation import options
+
+    limit = options(CostOptions, {"max_price_age": max_age}).max_price_age
+    rows, old = prices_table.checked(file, limit)
+    names = ", ".join(row.instance for row in old[:3])
+    document = {"schema": "onnxpress.prices-check/1", "machines": len(rows), "old": [row.instance for row in old]}
+    result.show(f"{file}: {len(rows)} machines, {len(old)} with a price older than {limit.days} days", document)
+    if old:
+        raise EvidenceError(
+            f"prices {file}: {len(old)} are older than {limit.days} days ({names}). Check them, or refresh the table."
+        )
 
 
 @cli.command()

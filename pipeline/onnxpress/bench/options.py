@@ -53,6 +53,7 @@ def _batch(value: object) -> object:
 
 
 Settings = Annotated[Mapping[str, str], BeforeValidator(_settings)]
+ServiceLevel = Annotated[Sla | None, BeforeValidator(_sla)]
 
 
 class BenchOptions(BaseModel):
@@ -77,7 +78,7 @@ class BenchOptions(BaseModel):
     """Options of the execution provider; unknown ones are refused."""
     batch: Annotated[tuple[Annotated[int, Field(ge=1)], ...] | None, BeforeValidator(_batch)] = None
     """Batch sizes of the scenario ``batch``; None for powers of two until throughput no longer grows."""
-    sla: Annotated[Sla | None, BeforeValidator(_sla)] = None
+    sla: ServiceLevel = None
     """Service level of the scenario ``server``, for example p99=20ms."""
     sessions: int = Field(default=1, ge=1)
     """Sessions that serve requests side by side in the scenario ``server``; they share the threads."""

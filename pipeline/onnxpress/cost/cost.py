@@ -1,162 +1,203 @@
-"""`cost`: what the measured throughput of each variant costs on rented machines."""
+"""`cost`: what the measured variants cost on rented machines, and which machine to rent for each."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
+from fnmatch import fnmatchcase
 from typing import Any
 
 from onnxpress.bench import SCHEMA as BENCH_SCHEMA
-from onnxpress.cost import formulas
+from onnxpress.cost import formulas, machines, month, notes
+from onnxpress.cost.machines import Document
 from onnxpress.cost.options import CostOptions
 from onnxpress.cost.prices import Quote, quotes
-from onnxpress.errors import DataError, did_you_mean
-from onnxpress.units import format_count, format_ratio
+from onnxpress.errors import DataError, UsageError, did_you_mean
 
 SCHEMA = "onnxpress.cost/1"
-MAX_PRICE_AGE_DAYS = 90
 
 
-def cost(bench: Mapping[str, Any], options: CostOptions, *, today: date | None = None) -> dict[str, Any]:
+def cost(benches: Document | Sequence[Document], options: CostOptions, *, today: date | None = None) -> dict[str, Any]:
     """Price the variants of a benchmark.
 
-    The throughput is that of the measured host. Unless a machine in the price table carries this host's fingerprint,
-    its cost is that of "a machine as fast as the measured one at this price", and marked ``extrapolated``: gains differ
-    with VNNI, AMX or SME, so nothing is scaled by the number of CPUs.
-
     Args:
-        bench: A result of schema onnxpress.bench/1.
-        options: Machines, volume, utilisation and prices.
+        benches: A result of schema onnxpress.bench/1, or several of different hosts: a machine that carries the
+            fingerprint of one of them (``fingerprint`` of its row, or ``measured``) gets the speed that was measured
+            there. All others get that of the first, and are marked ``extrapolated``.
+        options: Machines, volume, prices and whatever else costs.
         today: For the age of the prices; None for the day it is.
 
     Returns:
         A result of schema onnxpress.cost/1. What has no price is None, never 0.
 
     Raises:
-        DataError: not a benchmark's result.
-        UsageError: a price table cannot be read.
+        DataError: not a benchmark's result, or results that do not belong together.
+        UsageError: a price table cannot be read, or no machine matches a wildcard.
 
     """
-    if bench.get("schema") != BENCH_SCHEMA:
-        raise DataError(
-            f"benchmark: its schema is {bench.get('schema')!r}, {BENCH_SCHEMA!r} is needed. Give what "
-            "`compress bench --json` wrote."
-        )
+    given = [benches] if isinstance(benches, Mapping) else list(benches)
+    for bench in given:
+        if bench.get("schema") != BENCH_SCHEMA:
+            raise DataError(
+                f"benchmark: its schema is {bench.get('schema')!r}, {BENCH_SCHEMA!r} is needed. Give what "
+                "`compress bench --json` wrote."
+            )
+    names = machines.variants(given)
+    wrong = next((name for name in options.one_off if name not in names), None)
+    if wrong is not None:
+        raise UsageError(f"one-off cost of {wrong!r}: there is no such variant.{did_you_mean(wrong, names)}")
     known = quotes(options.prices, options.price)
-    fingerprint = bench["host"]["fingerprint"]
-    throughput = {variant["id"]: variant["throughput_per_s"] for variant in bench["variants"]}
-    baseline = throughput[bench["baseline"]]
-    variants = [
-        {
-            "id": name,
-            "instances": [
-                _priced(instance, known.get(instance), measured, baseline, options, fingerprint)
-                for instance in options.instances
-            ],
-        }
-        for name, measured in throughput.items()
-    ]
+    instances = _instances(options.instances, known)
+    baseline = given[0]["baseline"]
+    variants: list[dict[str, Any]] = []
+    for name in sorted(names, key=lambda name: name != baseline):
+        rows = [_priced(given, name, instance, known.get(instance), options) for instance in instances]
+        variants.append({"id": name, "instances": rows, "choice": _choice(rows, options)})
+    _compare(variants, options)
+    variants.sort(key=lambda variant: names.index(variant["id"]))
     day = today or datetime.now(UTC).date()
     return {
         "schema": SCHEMA,
         "currency": "USD",
+        "pricing": "spot" if options.spot else "on-demand",
         "utilisation": options.utilisation,
         "inferences_per_month": options.inferences_per_month,
-        "measured_on": fingerprint,
+        "peak_to_mean": options.peak_to_mean,
+        "measured_on": given[0]["host"]["fingerprint"],
         "extrapolated": any(priced["extrapolated"] for variant in variants for priced in variant["instances"]),
+        "grid": options.grid and options.grid.model_dump(),
+        "pue": options.pue,
         "variants": variants,
-        "notes": list(_notes(variants, bench["baseline"], options)),
-        "warnings": list(_warnings(known, options, day)),
+        "notes": list(notes.notes(variants, baseline, options)),
+        "warnings": list(notes.warnings(known, instances, options, day)),
     }
+
+
+def _instances(wanted: Sequence[str], known: Mapping[str, Quote]) -> list[str]:
+    found: dict[str, None] = {}
+    for pattern in wanted:
+        matches = [pattern]
+        if set("*?[") & set(pattern):
+            priced = [name for name, quote in known.items() if quote.price.price_per_hour is not None]
+            matches = [name for name in priced if fnmatchcase(name, pattern)]
+        if not matches:
+            raise UsageError(f"instances {pattern!r}: no machine with a price matches. See `compress prices list`.")
+        found |= dict.fromkeys(matches)
+    return list(found)
 
 
 def _priced(
-    instance: str,
-    quote: Quote | None,
-    measured: Mapping[str, Any],
-    baseline: Mapping[str, Any],
-    options: CostOptions,
-    fingerprint: str,
+    benches: Sequence[Document], variant: str, instance: str, quote: Quote | None, options: CostOptions
 ) -> dict[str, Any]:
     """Price one variant on one machine."""
     price = quote.price if quote else None
-    hourly = float(price.price_per_hour) if price and price.price_per_hour is not None else None
+    hourly = None if price is None else price.spot_per_hour if options.spot else price.price_per_hour
+    speed = machines.speed(benches, variant, instance, price, options)
+    measured: Document = next(each for each in benches[0]["variants"] if each["id"] == variant)
+    threads = (benches[0].get("runtime") or {}).get("threads", 1)
     per_million: dict[str, float] | None = None
-    fleet = monthly = change = None
-    if hourly is not None:
+    monthly = fleet = None
+    if hourly is not None and speed is not None:
 
         def million(throughput_per_s: float) -> float:
             return 1e6 * formulas.usd_per_inference(
-                usd_per_hour=hourly, throughput_per_s=throughput_per_s, utilisation=options.utilisation
+                usd_per_hour=float(hourly), throughput_per_s=throughput_per_s, utilisation=options.utilisation
             )
 
         # The fastest throughput is the lowest cost.
-        per_million = {
-            "value": million(measured["value"]),
-            "low": million(measured["high"]),
-            "high": million(measured["low"]),
-        }
-        if measured is not baseline:
-            change = 100 * (baseline["value"] / measured["value"] - 1)
+        per_million = {"value": million(speed.value), "low": million(speed.high), "high": million(speed.low)}
         if options.inferences_per_month is not None:
             fleet = formulas.replicas(
                 inferences_per_month=options.inferences_per_month,
-                throughput_per_s=measured["value"],
+                throughput_per_s=speed.value,
                 utilisation=options.utilisation,
+                peak_to_mean=options.peak_to_mean,
+                minimum=options.replicas_min,
             )
-            monthly = formulas.usd_per_month(replicas=fleet, usd_per_hour=hourly)
+            monthly = month.usd(measured, fleet, float(hourly), options)
+    total = None if monthly is None else monthly["total"]
+    volume = options.inferences_per_month
     return {
         "instance": instance,
-        "usd_per_hour": hourly,
+        "usd_per_hour": None if hourly is None else float(hourly),
         "as_of": price.as_of.isoformat() if price and price.as_of else None,
         "source": price.source if price else None,
         "layer": quote.layer if quote else None,
-        "extrapolated": price is None or price.fingerprint != fingerprint,
-        "throughput_per_s": measured["value"],
+        "accelerator": price.accelerator if price else None,
+        "basis": speed and speed.basis,
+        "extrapolated": speed is None or speed.basis in ("extrapolated", "scaled"),
+        "measured_on": speed and speed.measured_on,
+        "throughput_per_s": speed and speed.value,
+        "latency_ms": speed and speed.latency_ms,
+        "meets_latency": _meets(speed, options),
+        **machines.packing(measured, price, threads, options.reserve),
         "usd_per_million": per_million,
         "replicas": fleet,
-        "usd_per_month": monthly,
-        "change_vs_baseline_pct": change,
+        "usd_per_month": None if monthly is None else monthly["compute"],
+        "monthly_usd": monthly,
+        "usd_per_million_fleet": None if total is None or volume is None else 1e6 * total / volume,
+        "energy": month.energy(measured, options),
+        "change_vs_baseline_pct": None,
     }
 
 
-def _notes(variants: list[dict[str, Any]], baseline: str, options: CostOptions) -> Iterator[str]:
-    """Say what the numbers rest on, and where a fleet's floor makes compression worthless."""
-    dates = sorted({priced["as_of"] for variant in variants for priced in variant["instances"] if priced["as_of"]})
-    yield (
-        f"Estimate from list prices{' of ' + ', '.join(dates) if dates else ''}: on demand, Linux, without taxes, "
-        f"discounts, licences and data transfer; machines are used to {format_ratio(options.utilisation)}."
-    )
-    if any(priced["extrapolated"] for variant in variants for priced in variant["instances"]):
-        yield "Throughput was measured on the host of the benchmark, not on these machines, whose speed may differ."
-    if options.inferences_per_month is None:
-        return
-    fleets = {
-        variant["id"]: {priced["instance"]: priced["replicas"] for priced in variant["instances"]}
-        for variant in variants
+def _meets(speed: machines.Speed | None, options: CostOptions) -> bool | None:
+    """Tell whether a machine keeps the latency bound; None without a bound, or where its latency is not known."""
+    if options.latency is None or speed is None or speed.latency_ms is None:
+        return None
+    return speed.latency_ms <= options.latency.limit_ms
+
+
+def _choice(rows: Sequence[Mapping[str, Any]], options: CostOptions) -> dict[str, Any]:
+    """Return the cheapest machine that holds a variant and keeps the latency bound, or why there is none."""
+    per = "usd_per_million_fleet" if options.inferences_per_month is not None else "usd_per_million"
+
+    def usd(row: Mapping[str, Any]) -> float:
+        found = row[per]
+        return float(found["value"] if isinstance(found, Mapping) else found)
+
+    priced = [row for row in rows if row[per] is not None]
+    fitting = [row for row in priced if row["fits"] is not False]
+    possible = [row for row in fitting if options.latency is None or row["meets_latency"]]
+    reason = None
+    if not possible:
+        if not priced:
+            reason = "no machine has a price and a known speed"
+        elif not fitting:
+            reason = "no machine has enough memory"
+        else:
+            reason = "no machine is known to keep the latency bound"
+    best = min(possible, key=usd, default=None)
+    return {
+        "instance": best and best["instance"],
+        "basis": best and best["basis"],
+        "usd_per_million": best and usd(best),
+        "usd_per_month": best and best["monthly_usd"] and best["monthly_usd"]["total"],
+        "reason": reason,
     }
-    for instance, needed in fleets[baseline].items():
-        same = [name for name in fleets if name != baseline and fleets[name][instance] == needed]
-        if needed is not None and same:
-            yield (
-                f"{instance}: {format_count(options.inferences_per_month)} inferences a month need {needed} "
-                f"machine{'s' if needed > 1 else ''} with {baseline!r} already, and as many with {', '.join(same)}: "
-                "there compression saves nothing, unless it lets a smaller machine do."
+
+
+def _compare(variants: Sequence[dict[str, Any]], options: CostOptions) -> None:
+    """Add what every variant saves against the baseline, which comes first: on the same machine, and as chosen."""
+    reference = variants[0]
+    for variant in variants:
+        for row, base in zip(variant["instances"], reference["instances"], strict=True):
+            if variant is not reference and row["usd_per_million"] is not None and base["usd_per_million"] is not None:
+                ratio = row["usd_per_million"]["value"] / base["usd_per_million"]["value"]
+                row["change_vs_baseline_pct"] = 100 * (ratio - 1)
+        once = options.one_off.get(variant["id"])
+        once_usd = (
+            0.0
+            if once is None
+            else formulas.compression_usd(
+                hours=once.hours, usd_per_hour=float(once.usd_per_hour), other_usd=float(once.other_usd)
             )
-
-
-def _warnings(known: Mapping[str, Quote], options: CostOptions, today: date) -> Iterator[dict[str, str]]:
-    for instance in options.instances:
-        quote = known.get(instance)
-        if quote is None or quote.price.price_per_hour is None:
-            hint = "" if quote else did_you_mean(instance, known)
-            yield {
-                "code": "missing-price",
-                "message": f"{instance}: no price is known.{hint} Give one with --price {instance}=DOLLARS_PER_HOUR.",
-            }
-        elif quote.price.as_of is not None and (age := (today - quote.price.as_of).days) > MAX_PRICE_AGE_DAYS:
-            yield {
-                "code": "old-price",
-                "message": f"{instance}: its price is {age} days old (of {quote.price.as_of}). Check it, and give the "
-                "new one with --price or --prices.",
-            }
+        )
+        before, after = reference["choice"]["usd_per_month"], variant["choice"]["usd_per_month"]
+        saved = None if before is None or after is None or variant is reference else before - after
+        variant["one_off_usd"] = once_usd
+        variant["saved_usd_per_month"] = saved
+        variant["saved_first_year_net_usd"] = None if saved is None else 12 * saved - once_usd
+        variant["break_even_months"] = (
+            None if saved is None else formulas.break_even_months(once_usd=once_usd, saved_usd_per_month=saved)
+        )

@@ -2,14 +2,15 @@
 
 Tables are layered, and a row replaces the row of the same machine in the layers before: the bundled ``prices.yaml``,
 the user's ``$XDG_CONFIG_HOME/onnxpress/prices.yaml``, the project's ``onnxpress-prices.yaml`` in the current folder,
-the file of ``--prices``, and ``--price TYPE=0.19``. Nothing is ever fetched from a network, and a price that is not
-known is None.
+the file of ``--prices``, and ``--price TYPE=0.19``. Nothing here touches a network (`sources` does, when it is asked
+to), and a price that is not known is None.
 """
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -25,8 +26,8 @@ BUNDLED = Path(__file__).parent / "prices.yaml"
 PROJECT_FILE = "onnxpress-prices.yaml"
 
 
-def _money(value: object) -> object:
-    """Accept money as text only: YAML would make 0.1 a binary fraction."""
+def money(value: object) -> Decimal | None:
+    """Read an amount of dollars, as text only: YAML would make 0.1 a binary fraction."""
     if value is None or isinstance(value, Decimal):
         return value
     try:
@@ -34,11 +35,11 @@ def _money(value: object) -> object:
     except InvalidOperation:
         amount = None
     if amount is None or not amount.is_finite() or amount < 0:
-        raise ValueError(f"{value!r} is no price in dollars an hour; write it in quotes, for example '0.1942'")
+        raise ValueError(f"{value!r} is no price in dollars; write it in quotes, for example '0.1942'")
     return amount
 
 
-Money = BeforeValidator(_money)
+Money = BeforeValidator(money)
 
 
 class Price(BaseModel):
@@ -54,6 +55,7 @@ class Price(BaseModel):
     memory_gib: float | None = None
     accelerator: str | None = None
     accelerator_count: int = 0
+    accelerator_memory_gib: float | None = None
     isa: tuple[str, ...] = ()
     """Instructions that int8 kernels use, as `host.INT8_FEATURES` names them; empty where it depends on luck."""
     price_per_hour: Annotated[Decimal | None, Money] = None
@@ -70,7 +72,9 @@ class Price(BaseModel):
         return f"{self.provider}/{self.type}/{self.region}"
 
 
-class _Table(BaseModel):
+class Table(BaseModel):
+    """A file of prices."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     schema_name: Literal["onnxpress.prices/1"] = Field(alias="schema")
@@ -80,17 +84,20 @@ class _Table(BaseModel):
     instances: tuple[Price, ...]
 
 
+Layer = Literal["bundled", "user", "project", "file", "option"]
+
+
 class Quote(BaseModel):
     """A price, and the layer it comes from."""
 
     model_config = ConfigDict(frozen=True)
 
     price: Price
-    layer: Literal["bundled", "user", "project", "file", "option"]
+    layer: Layer
 
 
 def read(path: Path) -> list[Price]:
-    """Read a price table; rows without a date or source of their own get the table's.
+    """Read a price table; prices without a date or source of their own get the table's.
 
     Raises:
         UsageError: no such file, or not a price table.
@@ -103,16 +110,32 @@ def read(path: Path) -> list[Price]:
     except yaml.YAMLError as error:
         raise UsageError(f"prices {path}: not YAML ({' '.join(str(error).split())}).") from error
     try:
-        table = _Table.model_validate(content)
+        table = Table.model_validate(content)
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in problem["loc"])
         what = problem["msg"].removeprefix("Value error, ")
         raise UsageError(f"prices {path}: {where or 'the file'}: {what}. See schema {SCHEMA}.") from error
+    names = [row.instance for row in table.instances]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UsageError(f"prices {path}: {twice} is there twice. Leave one of them.")
     return [
-        row.model_copy(update={"as_of": row.as_of or table.as_of, "source": row.source or table.source})
+        row
+        if row.price_per_hour is None
+        else row.model_copy(update={"as_of": row.as_of or table.as_of, "source": row.source or table.source})
         for row in table.instances
     ]
+
+
+def dump(rows: Sequence[Price], *, as_of: date, source: str) -> str:
+    """Return a price table as YAML text, one machine a line, as `read` reads it."""
+    lines = [f"schema: {SCHEMA}", "currency: USD", f"as_of: {as_of.isoformat()}", f"source: {json.dumps(source)}"]
+    lines.append("instances:" if rows else "instances: []")
+    for row in sorted(rows, key=lambda row: row.instance):
+        fields = row.model_dump(mode="json", exclude_defaults=True)
+        lines.append(f"  - {json.dumps(fields)}")  # JSON is YAML, and keeps money in quotes
+    return "\n".join(lines) + "\n"
 
 
 def quotes(file: Path | None, overrides: Mapping[str, Decimal]) -> dict[str, Quote]:
@@ -127,11 +150,7 @@ def quotes(file: Path | None, overrides: Mapping[str, Decimal]) -> dict[str, Quo
         UsageError: a table cannot be read.
 
     """
-    found = {row.instance: Quote(price=row, layer="bundled") for row in read(BUNDLED)}
-    for layer, path in _own_tables():
-        found |= {row.instance: Quote(price=row, layer=layer) for row in read(path)}
-    if file is not None:
-        found |= {row.instance: Quote(price=row, layer="file") for row in read(file)}
+    found = {quote.price.instance: quote for quote in every(file)}
     for name, amount in overrides.items():
         known = [instance for instance, quote in found.items() if name in (instance, quote.price.type)]
         update = {"price_per_hour": amount, "as_of": None, "source": "--price"}
@@ -144,9 +163,22 @@ def quotes(file: Path | None, overrides: Mapping[str, Decimal]) -> dict[str, Quo
     return found
 
 
-def _own_tables() -> list[tuple[Literal["user", "project"], Path]]:
+def every(file: Path | None) -> list[Quote]:
+    """Return the rows of all layers, a later one of a machine wins.
+
+    Raises:
+        UsageError: a table cannot be read.
+
+    """
+    tables: list[tuple[Layer, Path]] = [("bundled", BUNDLED), *_own_tables()]
+    if file is not None:
+        tables.append(("file", file))
+    return [Quote(price=row, layer=layer) for layer, path in tables for row in read(path)]
+
+
+def _own_tables() -> list[tuple[Layer, Path]]:
     config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
-    tables: list[tuple[Literal["user", "project"], Path]] = [
+    tables: list[tuple[Layer, Path]] = [
         ("user", config / "onnxpress" / "prices.yaml"),
         ("project", Path(PROJECT_FILE)),
     ]

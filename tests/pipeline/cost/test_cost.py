@@ -8,14 +8,14 @@ from pydantic import ValidationError
 
 from onnxpress.cost.cost import cost
 from onnxpress.cost.options import CostOptions
-from onnxpress.errors import DataError
+from onnxpress.errors import DataError, UsageError
 
 C3 = "gcp/c3-standard-4/us-central1"
 TODAY = date(2026, 8, 1)
 
 
 def bench(**rates: tuple[float, float, float]) -> dict[str, Any]:
-    """A benchmark's result with these throughputs (value, low, high)."""
+    """A benchmark's result with these throughputs (value, low, high), of before anything else was measured."""
     variants = [
         {"id": name, "throughput_per_s": {"value": value, "low": low, "high": high, "scenario": "single", "batch": 1}}
         for name, (value, low, high) in rates.items()
@@ -113,7 +113,14 @@ def test_options_as_a_recipe_and_the_command_line_give_them() -> None:
         ({"inferences_per_month": "many"}, "is no number"),
         ({"inferences_per_month": 0}, "greater than or equal to 1"),
         ({"instances": []}, "at least 1 item"),
-        ({"price": ["0.19"]}, "TYPE=DOLLARS_PER_HOUR"),
+        ({"price": ["0.19"]}, "write NAME=VALUE"),
+        ({"throughput": ["tpu=2400/s"]}, "INSTANCE:VARIANT=RATE"),
+        ({"throughput": ["tpu:int8=2400"]}, "is no rate"),
+        ({"bandwidth": "100 MB"}, "is no bandwidth"),
+        ({"grid": {"g_co2e_per_kwh": 400}}, "grid.region"),
+        ({"latency": "99=20ms"}, "write a percentile"),
+        ({"max_price_age": "90"}, "is no number of days"),
+        ({"one_off": {"int8": {"hour": 1}}}, "Extra inputs"),
         ({"price": ["box=cheap"]}, "is no price"),
         ({"price": {"box": 0.19}}, "write it in quotes"),
         ({"instance": [C3]}, "Extra inputs"),
@@ -122,3 +129,230 @@ def test_options_as_a_recipe_and_the_command_line_give_them() -> None:
 def test_wrong_options_are_refused(given: dict[str, object], says: str) -> None:
     with pytest.raises(ValidationError, match=says):
         options(**given)
+
+
+def full(fingerprint: str = "f00", provider: str = "cpu") -> dict[str, Any]:
+    """A benchmark's result as `compress bench` writes it, of a float model and one that is twice as fast."""
+    variants = [
+        {
+            "id": name,
+            "model": {"sha256": name, "size_bytes": size},
+            "throughput_per_s": {"value": rate, "low": rate, "high": rate},
+            "latency_ms": {"p50": 1000 / rate, "mean": 1000 / rate, "p99": 1500 / rate},
+            "cold_start_ms": {"import": 100.0, "session": 300.0, "first_run": 100.0},
+            "memory": {"vm_hwm_bytes": memory},
+            "energy": {"j_per_inference": joules},
+            "server": None,
+        }
+        for name, size, rate, memory, joules in (
+            ("float", 400_000_000, 100.0, 4 * 2**30, 2.0),
+            ("int8", 100_000_000, 200.0, 2**30, 0.8),
+        )
+    ]
+    return {
+        "schema": "onnxpress.bench/1",
+        "host": {"fingerprint": fingerprint},
+        "runtime": {"threads": 2, "provider": provider},
+        "baseline": "float",
+        "variants": variants,
+    }
+
+
+TABLE = """
+schema: onnxpress.prices/1
+currency: USD
+as_of: 2026-08-01
+source: us
+instances:
+  - {provider: own, type: large, region: here, vcpus: 8, memory_gib: 16, price_per_hour: "0.72"}
+  - {provider: own, type: small, region: here, vcpus: 2, memory_gib: 4, price_per_hour: "0.36"}
+  - {provider: own, type: gpu, region: here, vcpus: 4, memory_gib: 16, accelerator: x1, price_per_hour: "1.80"}
+"""
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    path = tmp_path / "own.yaml"
+    path.write_text(TABLE)
+    return path
+
+
+def row(found: dict[str, Any], variant: str, instance: str) -> dict[str, Any]:
+    (one,) = (each for each in found["variants"] if each["id"] == variant)
+    (priced,) = (each for each in one["instances"] if each["instance"] == f"own/{instance}/here")
+    return dict(priced)
+
+
+def choice(found: dict[str, Any], variant: str) -> dict[str, Any]:
+    return next(dict(each["choice"]) for each in found["variants"] if each["id"] == variant)
+
+
+def test_the_smaller_model_fits_the_smaller_machine(table: Path) -> None:
+    found = cost(full(), options(instances=["own/*/here"], prices=table, inferences_per_month="1M"), today=TODAY)
+    assert (row(found, "float", "small")["fits"], row(found, "int8", "small")["fits"]) == (False, True)
+    # 16 GiB less one for the system, by 1.2 times 4 GiB and 1 GiB; eight CPUs by two threads
+    assert (row(found, "float", "large")["copies_by_memory"], row(found, "float", "large")["bound_by"]) == (3, "memory")
+    assert (row(found, "int8", "large")["copies_by_memory"], row(found, "int8", "large")["bound_by"]) == (12, "cpu")
+    assert choice(found, "float")["instance"] == "own/large/here"
+    assert choice(found, "int8") == {
+        "instance": "own/small/here",
+        "basis": "extrapolated",
+        "usd_per_million": pytest.approx(0.36 * 730),
+        "usd_per_month": pytest.approx(0.36 * 730),
+        "reason": None,
+    }
+    assert "own/small/here: too little memory for 'float'; it is enough for int8." in found["notes"]
+    json.dumps(found, allow_nan=False)
+
+
+def test_a_latency_bound_excludes_machines_that_break_it_or_are_unknown(table: Path) -> None:
+    given = options(
+        instances=["own/*/here"],
+        prices=table,
+        latency="p99=12ms",
+        throughput=["own/gpu/here:int8=5000/s"],
+        speed=["own/large/here=1.5x"],
+    )
+    found = cost(full(), given, today=TODAY)
+    # float has a p99 of 15 ms; on the machine that is 1.5 times as fast, 10 ms
+    assert row(found, "float", "large")["latency_ms"] == pytest.approx(10)
+    assert choice(found, "float")["instance"] == "own/large/here" and choice(found, "float")["basis"] == "scaled"
+    assert choice(found, "int8")["instance"] == "own/small/here"
+    assert row(found, "int8", "gpu")["basis"] == "given" and row(found, "int8", "gpu")["meets_latency"] is None
+    strict = cost(full(), options(instances=["own/large/here"], prices=table, latency="p99=1ms"), today=TODAY)
+    assert choice(strict, "int8")["instance"] is None
+    assert choice(strict, "int8")["reason"] == "no machine is known to keep the latency bound"
+
+
+def test_cpu_against_gpu_by_a_given_throughput(table: Path) -> None:
+    given = options(
+        instances=["own/large/here", "own/gpu/here"],
+        prices=table,
+        throughput=["own/gpu/here:float=2000/s", "own/gpu/here:int8=300/s"],
+    )
+    found = cost(full(), given, today=TODAY)
+    assert choice(found, "float")["instance"] == "own/gpu/here"  # 2.5 times the price for 20 times the speed
+    assert choice(found, "int8")["instance"] == "own/large/here"
+    assert row(found, "float", "gpu")["extrapolated"] is False
+    assert any("Some throughputs were given" in note for note in found["notes"])
+
+
+def test_nothing_is_said_of_an_accelerator_from_a_cpu_or_of_a_cpu_from_an_accelerator(table: Path) -> None:
+    given = options(instances=["own/*/here"], prices=table)
+    on_cpu, on_gpu = cost(full(), given, today=TODAY), cost(full(provider="cuda"), given, today=TODAY)
+    assert row(on_cpu, "float", "gpu")["usd_per_million"] is None and row(on_cpu, "float", "gpu")["basis"] is None
+    assert row(on_gpu, "float", "large")["usd_per_million"] is None
+    assert row(on_gpu, "float", "gpu")["usd_per_million"] is not None
+    assert any("own/gpu/here: has an accelerator where" in note for note in on_cpu["notes"])
+
+
+def test_a_second_host_prices_its_own_machine(table: Path) -> None:
+    other = full("f11")
+    for variant in other["variants"]:
+        variant["throughput_per_s"] = {"value": 1000.0, "low": 900.0, "high": 1100.0}
+    given = options(instances=["own/large/here", "own/small/here"], prices=table, measured=["own/small/here=f11"])
+    found = cost([full(), other], given, today=TODAY)
+    small, large = row(found, "int8", "small"), row(found, "int8", "large")
+    assert (small["basis"], small["throughput_per_s"], small["measured_on"]) == ("measured", 1000, "f11")
+    assert (large["basis"], large["throughput_per_s"], large["measured_on"]) == ("extrapolated", 200, "f00")
+
+
+def test_benchmarks_are_never_merged_silently() -> None:
+    with pytest.raises(DataError, match=r"benchmark 2: was taken on the host f00, .* give one of each host"):
+        cost([full(), full()], options(), today=TODAY)
+    other = full("f11")
+    other["variants"][1]["model"]["sha256"] = "changed"
+    with pytest.raises(DataError, match="its variant 'int8' is another model"):
+        cost([full(), other], options(), today=TODAY)
+    other["variants"].pop()
+    with pytest.raises(DataError, match="its variant 'int8' is not there"):
+        cost([full(), other], options(), today=TODAY)
+
+
+def test_throughput_at_the_service_level_counts_where_it_was_measured(table: Path) -> None:
+    bench = full()
+    sla = {"percent": 99, "limit_ms": 20.0}
+    bench["variants"][1]["server"] = {"rate_per_s": 120.0, "too_high_per_s": 125.0, "sla": sla}
+    same = cost(bench, options(instances=["own/large/here"], prices=table, latency="p99=20ms"), today=TODAY)
+    assert row(same, "int8", "large")["throughput_per_s"] == 120 and row(same, "int8", "large")["meets_latency"] is True
+    other = cost(bench, options(instances=["own/large/here"], prices=table, latency="p99=30ms"), today=TODAY)
+    assert row(other, "int8", "large")["throughput_per_s"] == 200
+
+
+def test_a_month_line_by_line(table: Path) -> None:
+    given = options(
+        instances=["own/large/here"],
+        prices=table,
+        inferences_per_month="1000M",
+        peak_to_mean=2,
+        replicas_min=3,
+        storage_usd_per_gb_month="0.02",
+        versions_kept=10,
+        transfer_usd_per_gb="0.1",
+        deployments_per_month=30,
+        devices=1000,
+        updates_per_month=2,
+        starts_per_month=500,
+        bandwidth="50 MB/s",
+        serverless_usd_per_gb_s="0.00001",
+        electricity_usd_per_kwh="0.2",
+        pue=1.5,
+        grid={"g_co2e_per_kwh": 300, "region": "here", "year": 2025, "source": "the grid's operator"},
+    )
+    found = row(cost(full(), given, today=TODAY), "float", "large")
+    # 1e9 a month are 380.5/s, twice that at the peak, at 50/s used of each: 15.2 machines
+    assert found["replicas"] == 16
+    lines = found["monthly_usd"]
+    assert lines["compute"] == pytest.approx(16 * 730 * 0.72)
+    assert lines["storage"] == pytest.approx(0.4 * 10 * 0.02)
+    assert lines["transfer"] == pytest.approx(0.4 * (30 * 16 + 2000) * 0.1)
+    assert lines["starts"] == pytest.approx(500 * (8 + 0.5) / 3600 * 0.72)  # 400 MB at 50 MB/s, and half a second
+    assert found["energy"]["kwh_per_month"] == pytest.approx(2.0 * 1e9 * 1.5 / 3.6e6)
+    assert lines["electricity"] == pytest.approx(2.0 * 1e9 * 1.5 / 3.6e6 * 0.2)
+    assert found["energy"]["kg_co2e_per_month"] == pytest.approx(2.0 * 1e9 * 1.5 / 3.6e6 * 0.3)
+    assert lines["serverless_instead"] == pytest.approx(4 * 2**30 / 1e9 * 0.01 * 1e9 * 1e-5)
+    total = sum(lines[name] for name in ("compute", "storage", "transfer", "starts", "electricity"))
+    assert lines["total"] == pytest.approx(total)
+    assert found["usd_per_million_fleet"] == pytest.approx(total / 1000)
+
+
+def test_what_has_no_price_is_no_line_and_carbon_has_no_default(table: Path) -> None:
+    given = options(instances=["own/large/here"], prices=table, inferences_per_month="1M")
+    found = row(cost(full(), given, today=TODAY), "float", "large")
+    lines = found["monthly_usd"]
+    assert (lines["storage"], lines["transfer"], lines["electricity"], lines["serverless_instead"]) == (None,) * 4
+    assert found["energy"]["kg_co2e_per_month"] is None and found["energy"]["kwh_per_month"] > 0
+
+
+def test_savings_are_net_of_what_the_variant_cost(table: Path) -> None:
+    def break_even(**given: object) -> tuple[float | None, float | None]:
+        volume = options(instances=["own/large/here"], prices=table, inferences_per_month="1000M", **given)
+        (_, int8) = cost(full(), volume, today=TODAY)["variants"]
+        return int8["saved_usd_per_month"], int8["break_even_months"]
+
+    # 8 machines against 4
+    assert break_even() == (pytest.approx(4 * 730 * 0.72), 0.0)
+    making = {"int8": {"hours": 10, "usd_per_hour": "2", "other_usd": "4184.80"}}
+    assert break_even(one_off=making) == (pytest.approx(4 * 730 * 0.72), pytest.approx(2))
+    assert break_even(one_off=["int8=4204.80"])[1] == pytest.approx(2)
+    small = options(instances=["own/large/here"], prices=table, inferences_per_month="1M", one_off=["int8=100"])
+    document = cost(full(), small, today=TODAY)
+    assert document["variants"][1]["break_even_months"] is None
+    assert any("which it never pays back" in note for note in document["notes"])
+    with pytest.raises(UsageError, match=r"one-off cost of 'int9': .* Did you mean 'int8'\?"):
+        cost(full(), options(one_off=["int9=1"]), today=TODAY)
+
+
+def test_spot_prices(table: Path) -> None:
+    found = cost(full(), options(instances=[C3], spot=True), today=TODAY)
+    assert found["variants"][0]["instances"][0]["usd_per_hour"] == 0.0494 and found["pricing"] == "spot"
+    none = cost(full(), options(instances=["own/large/here"], prices=table, spot=True), today=TODAY)
+    assert "no spot price is known" in none["warnings"][0]["message"]
+
+
+def test_wildcards_match_machines_that_have_a_price() -> None:
+    found = cost(full(), options(instances=["aws/*", C3]), today=TODAY)
+    names = [each["instance"] for each in found["variants"][0]["instances"]]
+    assert names == ["aws/m7g.large/us-east-1", "aws/g5.xlarge/us-east-1", C3] and found["warnings"] == []
+    with pytest.raises(UsageError, match=r"no machine with a price matches"):
+        cost(full(), options(instances=["azure/*"]), today=TODAY)

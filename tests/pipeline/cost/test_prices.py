@@ -29,10 +29,16 @@ def test_bundled_table_is_complete() -> None:
     rows = prices.read(prices.BUNDLED)
     assert len({row.instance for row in rows}) == len(rows) >= 12
     for row in rows:
-        assert row.price_per_hour and row.spot_per_hour and row.spot_per_hour < row.price_per_hour
-        assert row.as_of and row.source and row.arch and row.vcpus and row.memory_gib
+        assert row.arch and row.vcpus and row.memory_gib
         assert set(row.isa) <= set(INT8_FEATURES)
-    assert {row.region for row in rows} == {"us-central1", "europe-west4"}
+        assert (row.accelerator is None) == (row.accelerator_count == 0) == (row.accelerator_memory_gib is None)
+        if row.price_per_hour is None:
+            assert row.spot_per_hour is None and row.as_of is None and row.source is None
+        else:
+            assert row.as_of and row.source and row.source.startswith("https://")
+            assert row.spot_per_hour is None or row.spot_per_hour < row.price_per_hour
+    priced = {row.provider for row in rows if row.price_per_hour is not None}
+    assert priced == {"gcp", "aws"} and {row.provider for row in rows} == {"gcp", "aws", "azure"}
 
 
 def test_bundled_prices_are_exact() -> None:
