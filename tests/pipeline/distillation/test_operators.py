@@ -313,7 +313,7 @@ def test_recurrence(cell: str, direction: str) -> None:
 
 
 def quantized(
-    kind: ir.DataType, shape: tuple[int, ...], scale: Array, zero: Array | None, **attributes: int
+    kind: ir.DataType, shape: tuple[int, ...], scale: Array, zero: Array | None, attributes: dict[str, int]
 ) -> ir.Model:
     """x -> QuantizeLinear -> DequantizeLinear with constant scales of an integer type."""
     x = ir.Value(name="x", shape=ir.Shape(shape), type=ir.TensorType(ir.DataType.FLOAT))
