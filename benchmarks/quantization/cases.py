@@ -54,9 +54,9 @@ class Case:
         """Yield the outputs of an onnxruntime session for each of `feeds`, padding cut away."""
         names = [output.name for output in session.get_outputs()]
         if self.streams:
-            state, rate = np.zeros((2, 1, 128), np.float32), np.array(16000)
+            state = np.zeros((2, 1, 128), np.float32)
             for feed in self.feeds(part):
-                given = session.run(None, {"input": feed["input"], "state": state, "sr": rate})
+                given = session.run(None, feed | {"state": state, "sr": feed["sr"][0]})
                 state = given[1]
                 yield {names[0]: given[0]}
             return
@@ -115,9 +115,11 @@ def cases() -> dict[str, Case]:
 
 
 def _speech(part: slice) -> Arrays:
-    """Return windows of 512 samples of 16 kHz speech behind the 64 before each: float32 [N, 576]."""
+    """Return windows of 512 samples of 16 kHz speech behind the 64 before each, and an empty state."""
     with wave.open(str(real_folder() / "audio" / "silero_test_16k_60s.wav")) as file:
         sound = np.frombuffer(file.readframes(file.getnframes()), np.int16).astype(np.float32) / 32768
     padded = np.concatenate([np.zeros(64, np.float32), sound])
     starts = np.arange(0, len(sound) - 511, 512)
-    return {"input": np.stack([padded[start : start + 576] for start in starts])[part]}
+    windows = np.stack([padded[start : start + 576] for start in starts])[part]
+    state, rate = np.zeros((len(windows), 2, 1, 128), np.float32), np.full(len(windows), 16000)
+    return {"input": windows, "state": state, "sr": rate}

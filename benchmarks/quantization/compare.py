@@ -1,6 +1,6 @@
 """Our quantized models beside those of `peers.py`: size, metric, agreement, SQNR, and latency in interleaved pairs.
 
-    python benchmarks/quantization/compare.py [CASE …] [--threads 2] [--budget 60s] [--ours default accurate auto] [-o FILE]
+    python benchmarks/quantization/compare.py [CASE …] [--threads 2] [--budget 60s] [--ours default auto] [-o FILE]
 
 Every model is loaded and scored, whatever its tool said of it. SQNR is that of the worst output against the float model
 (over real tokens only, for text), agreement the share of samples with the same class (for `minilm` 100 times the mean
@@ -78,8 +78,8 @@ def candidates(case: Case, ours: list[str], threads: int) -> tuple[dict[str, Pat
             edit = quantize(
                 prepared,
                 chosen,
-                None if case.streams else case.data("calibration"),
-                evaluation=None if case.streams or case.name == "minilm" else case.data("test"),
+                case.data("calibration"),
+                evaluation=case.data("test"),
                 metric=case.metric,
                 journal=home / f"search-{runner.code_sha256()[:12]}.jsonl",
             )
@@ -147,7 +147,7 @@ def latencies(
     options = BenchOptions(
         scenarios=("single",), threads=threads, budget=timedelta(milliseconds=parse(budget, "ms")), pairs=20
     )
-    inputs = None if case.streams else case.data("test")
+    inputs = case.data("test")
     found = bench(models, baseline=FLOAT, options=options, inputs=inputs)
     ratios = {comparison.candidate: _interval(comparison.ratio) for comparison in found.comparisons}
     peers = [name for name in ratios if name not in OURS and keeps(scores[name])]

@@ -65,7 +65,9 @@ class Dataset:
         """Yield checked batches of at most ``size`` samples: the model's inputs, and ``y`` where the data has labels.
 
         A model whose inputs have a fixed first axis gets batches of exactly that size (a remainder is an error).
-        Chunks of a source are split, never joined, because their other axes may differ.
+        Chunks of a source are split, never joined, because their other axes may differ. An array with one axis more
+        than its input (a recurrent state ``[N, 2, 1, 128]``, a number per sample ``[N]``) holds whole inputs: then
+        batches have one sample, without that axis.
 
         Args:
             inputs: What the model expects, by name.
@@ -78,18 +80,21 @@ class Dataset:
         fixed = {spec.shape[0] for spec in inputs.values() if spec.shape and spec.shape[0] is not None}
         size = int(next(iter(fixed), size)) if len(fixed) == 1 else size
         position = 0
-        for piece in self._pieces(size):
+        for piece in self._pieces(size, inputs):
+            length = samples_in(piece)
             yield self._checked(piece, inputs, position)
-            position += _length(piece)
+            position += length
         if position == 0:
             raise DataError(f"data {self.origin}: holds no samples. At least one is needed.")
 
-    def _pieces(self, size: int) -> Iterator[dict[str, Array]]:
+    def _pieces(self, size: int, inputs: Mapping[str, InputSpec] | None = None) -> Iterator[dict[str, Array]]:
         left = self.limit
         for chunk in self.read():
             length = self._chunk_length(chunk)
-            for start in range(0, length, size):
-                stop = min(start + size, length if left is None else start + left)
+            one_by_one = any(_is_whole(chunk[name], spec) for name, spec in (inputs or {}).items() if name in chunk)
+            step = 1 if one_by_one else size
+            for start in range(0, length, step):
+                stop = min(start + step, length if left is None else start + left)
                 if stop <= start:
                     return
                 yield {name: value[start:stop] if value.ndim else value for name, value in chunk.items()}
@@ -121,7 +126,13 @@ class Dataset:
         return checked
 
 
+def _is_whole(value: Array, spec: InputSpec) -> bool:
+    """Tell whether an array holds, on its first axis, whole inputs of the model."""
+    return value.ndim == len(spec.shape) + 1
+
+
 def _matching(value: Array, spec: InputSpec, where: str) -> Array:
+    value = value[0] if _is_whole(value, spec) and len(value) == 1 else value
     if value.dtype != spec.dtype:
         if value.dtype.kind != spec.dtype.kind or not np.can_cast(value.dtype, spec.dtype, "same_kind"):
             raise DataError(f"{where}: dtype {value.dtype}, the model expects {spec.dtype}. Convert the array.")
@@ -138,5 +149,6 @@ def _matching(value: Array, spec: InputSpec, where: str) -> Array:
     return value
 
 
-def _length(batch: Mapping[str, Array]) -> int:
-    return next(len(value) for value in batch.values() if value.ndim)
+def samples_in(batch: Mapping[str, Array]) -> int:
+    """Return how many samples a batch holds; a recurrent state's first axis may be larger, and scalars have none."""
+    return min(len(value) for value in batch.values() if value.ndim)

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 import pytest
 
-from onnxpress_calibration.dataset import Dataset, InputSpec
+from onnxpress_calibration.dataset import Dataset, InputSpec, samples_in
 from onnxpress_calibration.errors import DataError
 
 X = {"x": InputSpec(dtype=np.dtype(np.float32), shape=(None, 2))}
@@ -86,3 +86,20 @@ def nan() -> dict[str, np.ndarray]:
 def test_data_that_does_not_fit_is_named(chunks: Iterable[dict[str, np.ndarray]], message: str) -> None:
     with pytest.raises(DataError, match=message):
         list(data(*chunks).batches(X))
+
+
+def test_whole_inputs_lie_on_an_axis_of_their_own() -> None:
+    """A recurrent model's state is [2, batch, 128] and its rate a number: samples cannot lie on their first axis."""
+    frames, states = np.arange(12, dtype=np.float32).reshape(3, 4), np.arange(3 * 2 * 1 * 5).reshape(3, 2, 1, 5)
+    chunk = {"frame": frames, "state": states.astype(np.float32), "rate": np.array([8, 16, 16])}
+    inputs = {
+        "frame": InputSpec(dtype=np.dtype(np.float32), shape=(None, 4)),
+        "state": InputSpec(dtype=np.dtype(np.float32), shape=(2, None, 5)),
+        "rate": InputSpec(dtype=np.dtype(np.int64), shape=()),
+    }
+    batches = list(Dataset(origin="speech", read=lambda: [chunk]).batches(inputs, 2))
+    assert [batch["frame"].shape for batch in batches] == [(1, 4)] * 3
+    assert [batch["state"].shape for batch in batches] == [(2, 1, 5)] * 3
+    assert [int(batch["rate"]) for batch in batches] == [8, 16, 16]
+    assert [samples_in(batch) for batch in batches] == [1, 1, 1]
+    assert (batches[1]["state"] == states[1]).all()

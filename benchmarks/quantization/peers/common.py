@@ -1,10 +1,10 @@
 """What the peers' scripts share; it runs in their environments and needs only numpy."""
 
 import json
-import resource
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
@@ -33,5 +33,6 @@ def report(work: Callable[[], None]) -> None:
         print("RESULT", json.dumps({"error": f"{type(error).__name__}: {' '.join(str(error).split())[:250]}"}))
         return
     seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    status = Path("/proc/self/status").read_text().splitlines()
+    peak = next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
     print("RESULT", json.dumps({"seconds": round(seconds, 2), "peak_bytes": peak}))

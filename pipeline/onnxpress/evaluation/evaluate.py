@@ -19,7 +19,7 @@ from onnxpress.evaluation import metrics
 from onnxpress.evaluation.fidelity import Fidelity
 from onnxpress.evaluation.paired import bootstrap, newcombe
 from onnxpress.session import SessionOptions, open_session, run
-from onnxpress_calibration.dataset import LABELS, Dataset
+from onnxpress_calibration.dataset import LABELS, Dataset, samples_in
 from onnxpress_calibration.sources.function import accepts, load_function
 
 SCHEMA = "onnxpress.evaluation/1"
@@ -68,7 +68,7 @@ def evaluate(
             continue
         feeds = {name: value for name, value in batch.items() if name != LABELS}
         outputs = {name: run(session, feeds) for name, session in sessions.items()}
-        size = len(next(iter(feeds.values())))
+        size = samples_in(feeds)
         if built_in is not None:
             if LABELS not in batch:
                 raise DataError(f"data {data.origin}: has no labels. Metric {metric} needs them in an array named 'y'.")

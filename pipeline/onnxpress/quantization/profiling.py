@@ -23,7 +23,7 @@ from onnxpress import graph, host
 from onnxpress.errors import DataError, UsageError
 from onnxpress.session import Arrays, SessionOptions, open_session, run
 from onnxpress_calibration.channels import ChannelStatistics
-from onnxpress_calibration.dataset import LABELS, Dataset
+from onnxpress_calibration.dataset import LABELS, Dataset, samples_in
 from onnxpress_calibration.profile import Profile
 from onnxpress_calibration.statistics import TensorStatistics
 
@@ -80,7 +80,7 @@ def profile(
             for index, checked in enumerate(data.batches(specs, batch)):
                 feeds = {name: value for name, value in checked.items() if name != LABELS}
                 pending.append(pool.submit(counter.take, session, group, feeds, position))
-                samples = len(next(iter(feeds.values())))
+                samples = samples_in(feeds)
                 position += samples
                 if len(pending) > workers:
                     pending.popleft().result()
@@ -104,7 +104,7 @@ class _Counter:
     def take(self, session: Any, group: Iterable[str], feeds: Arrays, position: int) -> None:  # noqa: ANN401 - no stubs
         """Run one batch and count the tensors of a group; ``position`` is the number of its first sample."""
         results = feeds | run(session, feeds)
-        samples = len(next(iter(feeds.values())))
+        samples = samples_in(feeds)
         for name in group:
             rows = 1 if name in self.whole else samples
             try:
