@@ -7,16 +7,17 @@ import pytest
 
 from onnxpress import session
 from onnxpress.quantization import QuantizeOptions
+from onnxpress.quantization.collecting import needed
 from onnxpress.quantization.params import activation_params, dequantize_weight, quantize_weight
 from onnxpress.quantization.profiling import profile
-from onnxpress.quantization.quantize import quantize, tensors
+from onnxpress.quantization.quantize import quantize
 from onnxpress.quantization.sensitivity import SAMPLES, Sensitivity, sensitivity
 from onnxpress_calibration import calibrators
 from onnxpress_calibration.dataset import Dataset
 
 
 def ranges(model: ir.Model, data: Dataset) -> dict[str, tuple[float, float]]:
-    collected = profile(model, tensors(model), data)
+    collected = profile(model, needed(model)[0], data)
     return {name: calibrators.choose("minmax", statistics) for name, statistics in collected.tensors.items()}
 
 
