@@ -182,6 +182,7 @@ def prune(
 @click.option("--block-size", type=int, help="Weights that share a scale (mode weight-only).")
 @click.option("--symmetric", is_flag=True, help="Zero points of activations in the middle of their type.")
 @click.option("--per-tensor", is_flag=True, help="One weight scale per tensor instead of per channel.")
+@click.option("--require-int8", metavar="REGEX", help="Fail (exit 3) if a layer whose name matches stays float.")
 @click.option("--include", metavar="REGEX", help="Quantize only nodes whose name matches.")
 @click.option("--exclude", metavar="REGEX", help="Keep nodes float whose name matches.")
 @click.option("--evaluation", metavar="DATA", help="auto: samples to judge by, labelled where the metric needs it.")
@@ -209,6 +210,7 @@ def quantize(
     block_size: int | None,
     symmetric: bool,
     per_tensor: bool,
+    require_int8: str | None,
     include: str | None,
     exclude: str | None,
     evaluation: str | None,
@@ -235,7 +237,7 @@ def quantize(
     values |= {"format": written, "activations": activations, "weights": weights, "bits": bits, "symmetric": symmetric}
     values |= {"include": include, "exclude": exclude, "max_drop": max_drop, "min_sqnr": min_sqnr}
     values |= {"min_agreement": min_agreement, "budget": budget, "provider": provider, "threads": threads}
-    values |= {"block_size": block_size}
+    values |= {"block_size": block_size, "require_int8": require_int8}
     chosen = options(QuantizeOptions, values)
     data = dataset(calibration) if calibration is not None and mode in ("static", "auto") else None
     statistics = read_profile(profile, model) if profile is not None and mode in ("static", "auto") else None
@@ -268,6 +270,7 @@ def quantize(
         *([explain(edit.facts)] if mode == "auto" else []),
         f"in the loaded onnxruntime session: {running.int8} int8 kernels, {running.float} float, "
         f"{running.conversions} conversions; {running.float_bytes:,} bytes of float weights left",
+        *([f"  {running.copies} copies between host and device"] if running.copies else []),
         *(f"  float: {skip.op} {skip.where}: {skip.reason}" for skip in running.stayed_float),
         *(f"  note: {note}" for note in edit.facts.get("notes", ())),
     ]
@@ -375,6 +378,7 @@ def evaluate(models: tuple[Path, ...], data: str, metric: str | None, samples: i
 @click.option("--pairs", type=int, help="Rounds of interleaved blocks.")
 @click.option("--budget", help="Time to spend at most, for example 60s.")
 @click.option("--max-regression", metavar="5%", help="Limit of the verdicts.")
+@click.option("--require-int8", metavar="REGEX", help="Fail (exit 3) if a matching layer of a MODEL runs in float.")
 @click.option("--aa", is_flag=True, help="Also compare the baseline with itself.")
 @click.option("--save-samples", type=FILE, help="Write all durations to this npz.")
 @common
@@ -395,6 +399,7 @@ def bench(
     pairs: int | None,
     budget: str | None,
     max_regression: str | None,
+    require_int8: str | None,
     aa: bool,
     save_samples: Path | None,
     result: Result,
@@ -403,7 +408,9 @@ def bench(
     from onnxpress.bench.bench import bench as run
     from onnxpress.bench.options import BenchOptions
     from onnxpress.data import dataset
+    from onnxpress.quantization.kernels import require
     from onnxpress.report.formats import terminal
+    from onnxpress.session import SessionOptions
     from onnxpress.validation import options
 
     values = {"providers": [provider], "threads": threads, "spin": spin, "scenarios": scenarios or None, "pairs": pairs}
@@ -414,6 +421,10 @@ def bench(
         check_output(save_samples, force=True)
     named = name_models((*([baseline] if baseline is not None and baseline not in models else []), *models))
     reference = next((name for name, path in named.items() if path == baseline), next(iter(named)))
+    if require_int8 is not None:
+        for name, path in named.items():
+            if name != reference:
+                require(path, require_int8, options=SessionOptions(provider=provider, threads=threads or 0))
     statistics = None if profile is None else read_profile(profile, named[reference])
     with result.progress.task("bench", 100) as advance:
         measured = run(

@@ -3,8 +3,21 @@
 from __future__ import annotations
 
 import re
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict
+
+
+def _regular_expression(value: str | None) -> str | None:
+    if value is not None:
+        try:
+            re.compile(value)
+        except re.error as error:
+            raise ValueError(f"{value!r} is no regular expression ({error})") from error
+    return value
+
+
+RegularExpression = Annotated[str | None, AfterValidator(_regular_expression)]
 
 
 class NodeSelection(BaseModel):
@@ -12,20 +25,10 @@ class NodeSelection(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    include: str | None = None
+    include: RegularExpression = None
     """Regular expression: only nodes whose name matches are changed."""
-    exclude: str | None = None
+    exclude: RegularExpression = None
     """Regular expression: nodes whose name matches stay as they are."""
-
-    @field_validator("include", "exclude")
-    @classmethod
-    def _regular_expression(cls, value: str | None) -> str | None:
-        if value is not None:
-            try:
-                re.compile(value)
-            except re.error as error:
-                raise ValueError(f"{value!r} is no regular expression ({error})") from error
-        return value
 
     def selects(self, name: str) -> bool:
         """Tell whether include and exclude let a node of this name be changed."""

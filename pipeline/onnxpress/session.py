@@ -97,6 +97,7 @@ def open_session(model: Path | ir.Model, options: SessionOptions | None = None) 
             setattr(settings, key, getattr(ort.ExecutionOrder, value.upper()))
     if options.optimized_path is not None:
         settings.optimized_model_filepath = str(options.optimized_path)
+        settings.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     if options.profile_prefix is not None:
         settings.enable_profiling = True
         settings.profile_file_prefix = str(options.profile_prefix)
@@ -202,12 +203,24 @@ def run(session: Any, feeds: Mapping[str, Any], run_options: Any = None) -> Arra
 def optimized_graph(model: Path, options: SessionOptions | None = None) -> ir.Model:
     """Load a model in onnxruntime and return the graph that really runs, after all of its optimizations.
 
-    Weights of the returned graph may be missing: it is for reading node types, names and providers.
+    Weights of the returned graph may be missing: it is for reading node types and names.
+    """
+    return loaded(model, options)[0]
+
+
+def loaded(model: Path, options: SessionOptions | None = None) -> tuple[ir.Model, dict[str, int]]:
+    """Load a model in onnxruntime; return its `optimized_graph` and how many nodes each provider was given.
+
+    The counts are of the nodes that onnxruntime divided among its providers, before the last fusions; empty where it
+    does not tell (before version 1.24).
     """
     import onnx_ir as ir
 
     options = options or SessionOptions()
     with tempfile.TemporaryDirectory(prefix="onnxpress-") as folder:
         path = Path(folder) / "optimized.onnx"
-        open_session(model, replace(options, optimized_path=path))
-        return ir.load(path)
+        session = open_session(model, replace(options, optimized_path=path))
+        providers: dict[str, int] = {}
+        for part in getattr(session, "get_provider_graph_assignment_info", list)():
+            providers[part.ep_name] = providers.get(part.ep_name, 0) + len(part.get_nodes())
+        return ir.load(path), providers

@@ -136,6 +136,18 @@ def forbidden_ops(subject: Subject, _unit: Unit) -> Reading:
     return Reading(value=Estimate.exact(sum(found.values())), text=text, why=f"the model holds {text}")
 
 
+def required_int8(subject: Subject, _unit: Unit) -> Reading:
+    """Count the layers that a policy wants on int8 kernels and that the loaded session runs in float."""
+    layers = (subject.report.variant(subject.variant).get("kernels") or {}).get("layers", ())
+    asked = [layer for layer in layers if any(fnmatchcase(layer["name"], each) for each in subject.patterns)]
+    if not asked:
+        return Reading()
+    stayed = [layer for layer in asked if not layer["int8"]]
+    text = ", ".join(f"{layer['op']} {layer['name']} ({layer['reason']})" for layer in stayed) or "none"
+    why = f"of {len(asked)} layers, in float: {text}"
+    return Reading(value=Estimate.exact(len(stayed)), text=f"{len(stayed)} of {len(asked)}", why=why)
+
+
 def calibration_disjoint(subject: Subject, _unit: Unit) -> Reading:
     """Tell whether no calibration sample was evaluated on: a model tuned to its test looks better than it is."""
     lineage = subject.report.variant(subject.variant).get("lineage")

@@ -11,6 +11,8 @@ graph.forbidden_ops                        any                            nodes 
                                                                           patterns, ``domain.Op`` outside ONNX's domain
 graph.int8_nodes                           min, max_fall                  nodes that the loaded session runs as int8
 graph.float_nodes                          max, max_growth                multiplying nodes that it runs in float
+graph.required_int8                        any                            layers that run in float though they match;
+                                                                          patterns of layer names
 provenance.lineage_complete                none                           whether every step of the model is known
 provenance.calibration_disjoint_from_eval  none                           whether no sample was used for both
 accuracy.METRIC                            min, max_drop, max_fall        top1, top5, spearman or custom (a metric of
@@ -216,6 +218,7 @@ RULES = {
     "graph.forbidden_ops": Kind(bounds=("any",), unit=COUNT, read=readings.forbidden_ops, needs="file", listed=True),
     "graph.int8_nodes": _graph(lambda one: one.facts("kernels", "int8"), "min", "max_fall", needs="session"),
     "graph.float_nodes": _graph(lambda one: one.facts("kernels", "float"), "max", "max_growth", needs="session"),
+    "graph.required_int8": Kind(bounds=("any",), unit=COUNT, read=readings.required_int8, needs="session", listed=True),
     "provenance.lineage_complete": _provenance(readings.lineage_complete, "file"),
     "provenance.calibration_disjoint_from_eval": _provenance(readings.calibration_disjoint, "evaluation"),
     **{f"accuracy.{name}": _accuracy(name) for name in (*BUILTIN_METRICS, CUSTOM_METRIC)},

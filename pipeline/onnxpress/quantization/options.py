@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from onnxpress import session, units
 from onnxpress.errors import did_you_mean
 from onnxpress.quantization.params import ActivationType, WeightGrid
-from onnxpress.selection import NodeSelection
+from onnxpress.selection import NodeSelection, RegularExpression
 from onnxpress_calibration import calibrators
 
 ACTIVATIONS = {
@@ -60,6 +60,8 @@ class QuantizeOptions(NodeSelection):
     """Put the zero point of activations in the middle of their type."""
     per_tensor: bool = False
     """One weight scale per tensor instead of one per output channel."""
+    require_int8: RegularExpression = None
+    """Regular expression: refuse the result if a layer whose name matches does not run as an int8 kernel."""
     samples: int | None = Field(default=None, gt=0)
     """Use only the first so many calibration samples."""
     max_drop: Annotated[float | None, BeforeValidator(_points)] = Field(default=None, ge=0)

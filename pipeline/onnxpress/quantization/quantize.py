@@ -15,6 +15,7 @@ from onnxpress.export.prepare import prepare
 from onnxpress.quantization import dynamic, static, weight_only
 from onnxpress.quantization.auto.choose import choose
 from onnxpress.quantization.collecting import needed
+from onnxpress.quantization.kernels import require
 from onnxpress.quantization.options import QuantizeOptions
 from onnxpress.quantization.placement import gemms, place
 from onnxpress.quantization.profiling import profile
@@ -53,13 +54,14 @@ def quantize(
 
     Raises:
         UsageError: static or auto mode without data.
-        ModelError: nothing in the model can be quantized; the message says why.
+        ModelError: nothing in the model can be quantized, or a layer of ``require_int8`` stays float; the message says
+            why.
         DataError: the calibration data does not fit the model.
     """
     if options.mode == "static":
         edit = _static(model, options, data, statistics, advance)
     elif options.mode == "auto":
-        return _auto(model, options, data, statistics, evaluation, metric, journal, advance)
+        edit = _auto(model, options, data, statistics, evaluation, metric, journal, advance)
     elif options.mode == "dynamic":
         copy = model.clone()
         gemms(copy)
@@ -68,8 +70,10 @@ def quantize(
         convert = options.bits == 4 and graph.opset(model) < INT4 and weight_only.needs_int4(model, options.selects)
         copy = prepare(model, opset=INT4).model if convert else model.clone()
         edit = weight_only.write(copy, options.selects, options)
-    if not edit.changed:
+    if not edit.changed and options.mode != "auto":
         raise _nothing(options, edit.skipped)
+    if options.require_int8 is not None:
+        require(edit.model, options.require_int8, edit.skipped)
     return replace(edit, facts={**edit.facts, "notes": options.notes})
 
 

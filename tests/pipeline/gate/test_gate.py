@@ -361,6 +361,19 @@ def test_operators_that_must_not_be_there(judge: Judge, report: Report) -> None:
     assert judge("graph.forbidden_ops: [error, {any: [Loop]}]").verdict == "missing"
 
 
+def test_layers_that_must_run_on_integers(judge: Judge, report: Report) -> None:
+    layers = [
+        {"name": "stem", "op": "Conv", "int8": False, "reason": "excluded"},
+        {"name": "block.1", "op": "Conv", "int8": True, "reason": ""},
+    ]
+    found = with_int8_facts(report, {"kernels": {"layers": layers}})
+    check = judge("graph.required_int8: [error, {any: ['*']}]", on=found)
+    assert (check.verdict, check.measured) == ("fail", "1 of 2")
+    assert check.reason == "of 2 layers, in float: Conv stem (excluded)"
+    assert judge("graph.required_int8: [error, {any: ['block.*']}]", on=found).verdict == "pass"
+    assert judge("graph.required_int8: [error, {any: [head]}]", on=found).verdict == "missing"
+
+
 VERSIONS = {"onnxpress": "0.1.0"}
 EXPORT = {"step": "export", "options": {}, "versions": VERSIONS, "source_sha256": "s"}
 PRUNE = {"step": "prune", "options": {}, "versions": VERSIONS, "input_sha256": "a", "data_sha256": "c"}

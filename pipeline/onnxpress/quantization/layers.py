@@ -1,0 +1,85 @@
+"""The layers of a model file, float or quantized in any way, and the names by which a runtime's graph shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import onnx_ir as ir
+
+from onnxpress import graph
+
+Stored = Literal["float", "integers", "unfolded"]
+
+FLOAT = frozenset({*graph.WEIGHTED, "GRU", "LSTM", "RNN"})
+SECOND = FLOAT | {"DynamicQuantizeLSTM", "MatMulInteger", "MatMulIntegerToFloat", "MatMulNBits"}
+FOURTH = frozenset({"QGemm", "QLinearConv", "QLinearMatMul"})
+WEIGHT = dict.fromkeys(SECOND, 1) | dict.fromkeys(FOURTH, 3)
+"""Which input of an operator is its weight."""
+BEHIND = frozenset({"Add", "Cast", "Clip", "Mul", "QuantizeLinear", "Relu"})
+"""What a runtime fuses to the layer before it."""
+SUFFIX = "_integer"
+"""What `onnxpress.quantization.dynamic` adds to a layer's name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """A node that multiplies by a weight."""
+
+    name: str
+    op: str
+    stored: Stored
+    """How the file holds the weight; unfolded integers are float from the moment the model is loaded."""
+    results: tuple[str, ...]
+    """Tensors that a kernel for it may write, the one with most fused to it first."""
+    weights: tuple[str, ...]
+    """Initializers that it reads, its own only."""
+
+
+def layers(model: ir.Model) -> Iterator[Layer]:
+    """Yield the layers, those in bodies of If, Loop and Scan too."""
+    for node in graph.nodes(model):
+        index = WEIGHT.get(node.op_type)
+        if index is None or len(node.inputs) <= index:
+            continue
+        value = node.inputs[index]
+        found = _weight(value)
+        if value is None or found is None:
+            continue
+        weight, stored = found
+        if node.op_type not in FLOAT:
+            stored = "integers"
+        alone = len(weight.uses()) == 1 and len(value.uses()) == 1
+        yield Layer(
+            name=(node.name or "").removesuffix(SUFFIX) if node.op_type == "MatMulInteger" else node.name or "",
+            op=node.op_type,
+            stored=stored,
+            results=tuple(_results(node)),
+            weights=(weight.name or "",) if alone else (),
+        )
+
+
+def _weight(value: ir.Value | None) -> tuple[ir.Value, Stored] | None:
+    """Return the initializer behind a weight, and how it is stored; None when the weight is computed."""
+    stored: Stored = "float"
+    while value is not None and graph.constant_tensor(value) is None:
+        producer = value.producer()
+        if producer is None or producer.op_type not in ("Cast", "DequantizeLinear", "Mul", "Reshape", "Transpose"):
+            return None
+        stored = "integers" if producer.op_type == "DequantizeLinear" else "unfolded"
+        value = producer.inputs[0]
+    return None if value is None else (value, stored)
+
+
+def _results(node: ir.Node) -> list[str]:
+    """Return the names of the node's outputs, and of what is behind the first while each alone reads the one before."""
+    names = [value.name or "" for value in node.outputs if value.name]
+    value = node.outputs[0]
+    while len(value.uses()) == 1:
+        (reader,) = graph.consumers(value)
+        if reader.op_type not in BEHIND:
+            break
+        value = reader.outputs[0]
+        names.insert(0, value.name or "")
+    return names
