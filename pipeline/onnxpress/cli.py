@@ -170,9 +170,9 @@ def prune(
     "auto: per layer what is fastest here within the bound.",
 )
 @click.option("--calibration", metavar="DATA", help="Calibration samples (modes static and auto).")
-@click.option("--profile", type=FILE, help="Statistics from `compress profile`, in place of --calibration.")
+@click.option("--profile", type=FILE, help="Statistics from `compress profile`, in place of a pass over --calibration.")
 @click.option("--samples", type=int, help="Use only the first so many samples.")
-@click.option("--calibrator", help="How ranges follow from the statistics: minmax, mse, percentile.")
+@click.option("--calibrator", help="How ranges follow from the statistics: mse, minmax, percentile, entropy, auto.")
 @click.option(
     "--format", "written", type=click.Choice(["qdq", "qoperator"]), help="QuantizeLinear pairs, or int8 operators."
 )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from onnxpress_calibration.statistics import TensorStatistics
+from onnxpress_calibration.statistics import Array, TensorStatistics
 
 
-def choose(statistics: TensorStatistics, *, levels: int) -> tuple[float, float]:  # noqa: ARG001 - the contract's
+def choose(statistics: TensorStatistics, *, levels: int, importance: Array | None = None) -> tuple[float, float]:  # noqa: ARG001 - the contract's
     """Return the exact minimum and maximum."""
     return statistics.low, statistics.high

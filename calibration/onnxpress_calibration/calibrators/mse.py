@@ -18,17 +18,18 @@ SHRINK = np.linspace(1.0, 0.1, 91)
 """Each end of the range is tried at these fractions of the extreme value."""
 
 
-def choose(statistics: TensorStatistics, *, levels: int) -> tuple[float, float]:
+def choose(statistics: TensorStatistics, *, levels: int, importance: Array | None = None) -> tuple[float, float]:  # noqa: ARG001 - the contract's
     """Return the best of all pairs of a lower and an upper end."""
     lows = min(statistics.low, 0.0) * (SHRINK if statistics.low < 0 else SHRINK[:1])  # zero must lie on the grid
     highs = max(statistics.high, 0.0) * (SHRINK if statistics.high > 0 else SHRINK[:1])
     low, high = (ends.reshape(-1) for ends in np.meshgrid(lows, highs))
-    best = int(np.argmin(_error(statistics, low, high, levels)))
+    rounding, clipping = errors(statistics, low, high, levels)
+    best = int(np.argmin(rounding + clipping))
     return float(low[best]), float(high[best])
 
 
-def _error(statistics: TensorStatistics, low: Array, high: Array, levels: int) -> Array:
-    """Return the summed squared error of each range (low[i], high[i])."""
+def errors(statistics: TensorStatistics, low: Array, high: Array, levels: int) -> tuple[Array, Array]:
+    """Return the summed squared errors of rounding and of clipping, of each range (low[i], high[i]) around zero."""
     values, counts = statistics.histogram()
     moments = [np.concatenate([[0.0], np.cumsum(counts * values**power)]) for power in range(3)]
 
@@ -44,5 +45,4 @@ def _error(statistics: TensorStatistics, low: Array, high: Array, levels: int) -
     ends = np.zeros_like(first), np.full_like(first, len(values))
     rounded = (moments[0][last] - moments[0][first]) - (moments[0][near[1]] - moments[0][near[0]])
     clipped = squares(ends[0], first, low) + squares(last, ends[1], high)
-    result: Array = clipped + squares(near[0], near[1], 0.0) + rounded * step**2 / 12
-    return result
+    return squares(near[0], near[1], 0.0) + rounded * step**2 / 12, clipped

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnxpress_calibration.statistics import TensorStatistics
+from onnxpress_calibration.statistics import Array, TensorStatistics
 
 PERCENT = 99.99
 
 
-def choose(statistics: TensorStatistics, *, levels: int) -> tuple[float, float]:  # noqa: ARG001 - the contract's
+def choose(statistics: TensorStatistics, *, levels: int, importance: Array | None = None) -> tuple[float, float]:  # noqa: ARG001 - the contract's
     """Return the range that leaves ``100 - PERCENT`` percent outside, half of it at each tail."""
     values, counts = statistics.histogram()
     share = np.cumsum(counts) / counts.sum()

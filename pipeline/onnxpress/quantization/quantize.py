@@ -19,7 +19,7 @@ from onnxpress.quantization.kernels import require
 from onnxpress.quantization.options import QuantizeOptions
 from onnxpress.quantization.placement import gemms, place
 from onnxpress.quantization.profiling import profile
-from onnxpress_calibration import calibrators
+from onnxpress.quantization.ranges import choose_ranges
 from onnxpress_calibration.dataset import Dataset
 from onnxpress_calibration.profile import Profile
 
@@ -92,9 +92,7 @@ def _static(
     names = [value.name or "" for value in placement.measured]
     # The float model is run, not the copy: both have every tensor that needs a range, under the same name.
     collected = _collected(model, names, data, statistics, options, advance)
-    ranges = {
-        name: calibrators.choose(options.calibrator, collected.tensors[name], levels=options.levels) for name in names
-    }
+    ranges = choose_ranges(placement, placement.measured, collected, options.calibrator, options.levels)
     return static.write(copy, placement, ranges, options)
 
 
@@ -139,7 +137,9 @@ def _collected(
                 f"quantize: mode {options.mode} needs calibration data. Give --calibration DATA, or use mode dynamic."
             )
         chosen = data if options.samples is None else replace(data, limit=options.samples)
-        collected = profile(model, names, chosen, advance=advance)
+        axes = needed(model)[1] if options.calibrator == "auto" else {}
+        channels = {name: axis for name, axis in axes.items() if name in names}
+        collected = profile(model, names, chosen, channels=channels, advance=advance)
     missing = [name for name in names if name not in collected.tensors]
     if missing:
         raise UsageError(f"profile: has no tensor {missing[0]!r}. It is of another model: make it again.")

@@ -8,6 +8,7 @@ from hypothesis.extra import numpy as hnp
 
 from onnxpress_calibration import calibrators
 from onnxpress_calibration.calibrators import entropy
+from onnxpress_calibration.channels import ChannelStatistics
 from onnxpress_calibration.statistics import TensorStatistics
 
 
@@ -102,7 +103,9 @@ def reference_divergence(counts: np.ndarray, stop: int, steps: int) -> float:
 def test_entropy_agrees_with_a_plain_reference(seed: int, steps: int, stop: int) -> None:
     counts = np.random.default_rng(seed).poisson(np.exp(-np.arange(300) / 60) * 20).astype(float)
     counts[0] = 1
-    assert entropy.divergence(counts, stop, steps) == pytest.approx(reference_divergence(counts, stop, steps))
+    stops = np.array([stop, len(counts)])
+    expected = [reference_divergence(counts, int(each), steps) for each in stops]
+    assert entropy.divergences(counts, stops, steps) == pytest.approx(expected, rel=1e-6, abs=1e-9)
 
 
 def test_entropy_is_no_minmax_on_a_heavy_tail() -> None:
@@ -110,3 +113,60 @@ def test_entropy_is_no_minmax_on_a_heavy_tail() -> None:
     values[:3] = [37, -25, 30]
     low, high = calibrators.choose("entropy", statistics(values))
     assert 2 < high < 20 and -20 < low < -2
+
+
+@pytest.mark.parametrize("name", calibrators.names())
+def test_contract_what_is_too_rare_to_be_counted_is_no_error(name: str) -> None:
+    collected = statistics(np.zeros(100))
+    collected.high = 5.0
+    low, high = calibrators.choose(name, collected)
+    assert low == 0 and 0 <= high <= 5
+
+
+@pytest.mark.parametrize("name", calibrators.names())
+@pytest.mark.parametrize("levels", [4, 16, 128, 256, 65536])
+def test_contract_every_bit_width(name: str, levels: int) -> None:
+    values = np.random.default_rng(0).normal(size=5000)
+    low, high = calibrators.choose(name, statistics(values), levels=levels)
+    assert values.min() <= low < -0.5 and 0.5 < high <= values.max()
+
+
+def by_channel(values: np.ndarray) -> TensorStatistics:
+    collected = TensorStatistics(channels=ChannelStatistics(axis=-1))
+    collected.update(values.astype(np.float32), thin=False)
+    return collected
+
+
+def output_error(values: np.ndarray, weight: np.ndarray, ends: tuple[float, float], levels: int) -> float:
+    """Mean squared error at the output of a layer, measured on all the values."""
+    low, high = min(ends[0], 0.0), max(ends[1], 0.0)
+    step = (high - low) / (levels - 1)
+    zero = np.round(-low / step)
+    rounded = (np.clip(np.round(values / step) + zero, 0, levels - 1) - zero) * step
+    return float((((values - rounded) @ weight) ** 2).mean())
+
+
+@pytest.mark.parametrize(("outlier_weight", "levels"), [(0.001, 16), (1.0, 16), (30.0, 16), (0.001, 256), (30.0, 256)])
+def test_auto_loses_least_of_all_at_the_output(outlier_weight: float, levels: int) -> None:
+    random = np.random.default_rng(0)
+    values = np.abs(random.normal(size=(4000, 32)))
+    values[:, 3] *= random.uniform(0, 8, 4000)
+    weight = random.normal(size=(32, 16))
+    weight[3] *= outlier_weight
+    collected, importance = by_channel(values), (weight**2).sum(axis=1)
+    measured = {
+        name: output_error(
+            values, weight, calibrators.choose(name, collected, levels=levels, importance=importance), levels
+        )
+        for name in calibrators.names()
+    }
+    assert measured["auto"] <= 1.05 * min(measured.values())
+
+
+def test_auto_looks_at_the_weights_behind() -> None:
+    random = np.random.default_rng(0)
+    values = np.abs(random.normal(size=(4000, 32)))
+    values[:, 3] *= 10
+    ignored, heard = (np.where(np.arange(32) == 3, factor, 1.0) for factor in (1e-6, 1e6))
+    low, high = (calibrators.choose("auto", by_channel(values), levels=16, importance=i)[1] for i in (ignored, heard))
+    assert low < 0.5 * high

@@ -26,9 +26,9 @@ from onnxpress.quantization.auto.race import Race
 from onnxpress.quantization.auto.search import Search
 from onnxpress.quantization.options import QuantizeOptions
 from onnxpress.quantization.placement import gemms, place
+from onnxpress.quantization.ranges import choose_ranges
 from onnxpress.quantization.sensitivity import sensitivity
 from onnxpress.session import SessionOptions, onnxruntime
-from onnxpress_calibration import calibrators
 from onnxpress_calibration.dataset import Dataset
 from onnxpress_calibration.profile import Profile
 
@@ -73,10 +73,7 @@ def choose(
     fused = model.clone()
     gemms(fused)
     placement = place(fused, options.selects)
-    ranges = {
-        name: calibrators.choose(options.calibrator, each, levels=options.levels)
-        for name, each in collected.tensors.items()
-    }
+    ranges = choose_ranges(placement, placement.candidates, collected, options.calibrator, options.levels)
     candidates = Candidates(model=fused, ranges=ranges, options=options, groups=groups(fused, placement, options))
     session = SessionOptions(provider=options.provider, threads=options.threads or host.usable_threads())
     data = evaluation or calibration
