@@ -304,7 +304,7 @@ def profile(
 
     Shards of the data can be profiled apart, on several machines, and merged: the bits are those of one pass.
     """
-    from onnxpress import artifact
+    from onnxpress import artifact, profile_inspection
     from onnxpress.data import dataset
     from onnxpress.errors import UsageError
     from onnxpress.export.prepare import prepare
@@ -328,16 +328,8 @@ def profile(
     collected = functools.reduce(lambda one, other: one.merged(other), shards)
     with writing(output, force=force) as scratch:
         collected.write(scratch / output.name)
-    ranges = {name: [each.low, each.high] for name, each in collected.tensors.items() if each.count}
-    lines = [f"{output}: {len(collected.tensors)} tensors, {collected.samples} samples"]
-    document = {
-        "schema": "onnxpress.profile/2",
-        "model_sha256": collected.model_sha256,
-        "data_sha256": collected.data_sha256,
-        "samples": collected.samples,
-        "ranges": ranges,
-    }
-    result.show("\n".join(lines), document)
+    text = f"{output}: {len(collected.tensors)} tensors, {collected.samples} samples (see `compress inspect {output}`)"
+    result.show(text, profile_inspection.document(collected))
 
 
 @cli.command()
@@ -720,9 +712,17 @@ def run(recipe: str, output: Path | None, result: Result) -> None:
 @click.argument("model", type=FILE)
 @common
 def inspect(model: Path, result: Result) -> None:
-    """Show what MODEL holds: parameters, bytes and MACs by layer, operators, lineage, what could be quantized."""
-    from onnxpress import inspection
+    """Show what MODEL holds: parameters, bytes and MACs by layer, operators, lineage, what could be quantized.
 
+    Of a profile (`compress profile`): its samples, and range and distribution of each tensor.
+    """
+    from onnxpress import inspection, profile_inspection
+    from onnxpress_calibration.profile import Profile
+
+    if profile_inspection.is_profile(model):
+        described = profile_inspection.document(Profile.read(model))
+        result.show(profile_inspection.render(described, model), described)
+        return
     found = inspection.inspect(model)
     result.show(inspection.render(found), found)
 
