@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from onnxpress.gate.check import Check, exit_code
-from onnxpress.report import tables, view
+from onnxpress.report import speed, tables, view
 from onnxpress.report.report import Document, Report
 from onnxpress.report.view import printable
 
@@ -93,7 +93,9 @@ def evaluation(document: Document) -> str:
 def bench(document: Document) -> str:
     """Return a benchmark for a terminal."""
     report = dataclasses.replace(_around(document, document["baseline"]), bench=document)
-    return show([_table(tables.timings(report)), *(f"· {printable(limit)}" for limit in view.limits_of_bench(report))])
+    more = [part for table in speed.tables(document) for part in ("", Text(table.caption, style="dim"), _table(table))]
+    limits = (f"· {printable(limit)}" for limit in view.limits_of_bench(report))
+    return show([_table(tables.timings(report)), *more, "", *limits])
 
 
 def cost(document: Document) -> str:
