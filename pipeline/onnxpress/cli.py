@@ -164,12 +164,12 @@ def prune(
 @output_option
 @click.option(
     "--mode",
-    type=click.Choice(["static", "dynamic", "weight-only", "auto"]),
+    type=click.Choice(["static", "dynamic", "weight-only", "fp16", "auto"]),
     default="static",
-    help="int8 with ranges from data, or computed in each run; only weights stored smaller; "
+    help="int8 with ranges from data, or computed in each run; only weights stored smaller; float16; "
     "auto: per layer what is fastest here within the bound.",
 )
-@click.option("--calibration", metavar="DATA", help="Calibration samples (modes static and auto).")
+@click.option("--calibration", metavar="DATA", help="Calibration samples (modes static, auto and fp16).")
 @click.option("--profile", type=FILE, help="Statistics from `compress profile`, in place of a pass over --calibration.")
 @click.option("--samples", type=int, help="Use only the first so many samples.")
 @click.option("--calibrator", help="How ranges follow from the statistics: mse, minmax, percentile, entropy, auto.")
@@ -180,6 +180,7 @@ def prune(
 @click.option("--weights", type=click.Choice(["int8", "uint8"]), help="Their integers (int8).")
 @click.option("--bits", type=int, help="Bits of a weight: 8 or 4 (mode weight-only), 2 to 8 (others).")
 @click.option("--block-size", type=int, help="Weights that share a scale (mode weight-only).")
+@click.option("--half-io", is_flag=True, help="Make inputs and outputs float16, too (mode fp16).")
 @click.option("--symmetric", is_flag=True, help="Zero points of activations in the middle of their type.")
 @click.option("--per-tensor", is_flag=True, help="One weight scale per tensor instead of per channel.")
 @click.option("--require-int8", metavar="REGEX", help="Fail (exit 3) if a layer whose name matches stays float.")
@@ -208,6 +209,7 @@ def quantize(
     weights: str | None,
     bits: int | None,
     block_size: int | None,
+    half_io: bool,
     symmetric: bool,
     per_tensor: bool,
     require_int8: str | None,
@@ -237,10 +239,10 @@ def quantize(
     values |= {"format": written, "activations": activations, "weights": weights, "bits": bits, "symmetric": symmetric}
     values |= {"include": include, "exclude": exclude, "max_drop": max_drop, "min_sqnr": min_sqnr}
     values |= {"min_agreement": min_agreement, "budget": budget, "provider": provider, "threads": threads}
-    values |= {"block_size": block_size, "require_int8": require_int8}
+    values |= {"block_size": block_size, "require_int8": require_int8, "keep_io": not half_io}
     chosen = options(QuantizeOptions, values)
-    data = dataset(calibration) if calibration is not None and mode in ("static", "auto") else None
-    statistics = read_profile(profile, model) if profile is not None and mode in ("static", "auto") else None
+    data = dataset(calibration) if calibration is not None and mode in ("static", "auto", "fp16") else None
+    statistics = read_profile(profile, model) if profile is not None and mode in ("static", "auto", "fp16") else None
     judged_by = dataset(evaluation) if evaluation is not None and mode == "auto" else None
     check_metric(metric)
     entry = {
@@ -265,13 +267,14 @@ def quantize(
         progress=result.progress,
     )
     running = kernels(output, edit.skipped)
+    floats = edit.skipped if mode == "fp16" else running.stayed_float
     lines = [
         f"{output}: {size(made)}",
         *([explain(edit.facts)] if mode == "auto" else []),
         f"in the loaded onnxruntime session: {running.int8} int8 kernels, {running.float} float, "
         f"{running.conversions} conversions; {running.float_bytes:,} bytes of float weights left",
         *([f"  {running.copies} copies between host and device"] if running.copies else []),
-        *(f"  float: {skip.op} {skip.where}: {skip.reason}" for skip in running.stayed_float),
+        *(f"  float: {skip.op} {skip.where}: {skip.reason}" for skip in floats),
         *(f"  note: {note}" for note in edit.facts.get("notes", ())),
     ]
     from dataclasses import asdict

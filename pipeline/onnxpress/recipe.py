@@ -130,10 +130,15 @@ class Recipe(BaseModel):
 
 
 def needs_calibration(step: Step) -> bool:
-    """Tell whether a step reads the calibration data."""
+    """Tell whether a step cannot do without calibration data."""
     if isinstance(step.options, QuantizeOptions):
         return step.options.mode in ("static", "auto")
     return step.options.repair
+
+
+def uses_calibration(step: Step) -> bool:
+    """Tell whether a step reads calibration data where there is some: what needs it, and the guard of float16."""
+    return needs_calibration(step) or (isinstance(step.options, QuantizeOptions) and step.options.mode == "fp16")
 
 
 def judges(step: Step) -> bool:

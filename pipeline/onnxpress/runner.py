@@ -43,7 +43,7 @@ from onnxpress.files import dumps, hash_files, remove_abandoned, write_text
 from onnxpress.gate.policy import Policy
 from onnxpress.progress import Progress
 from onnxpress.quantization.options import QuantizeOptions
-from onnxpress.recipe import BASELINE, Recipe, Step, judges, needs_calibration
+from onnxpress.recipe import BASELINE, Recipe, Step, judges, needs_calibration, uses_calibration
 from onnxpress.report.report import Report
 from onnxpress_calibration.dataset import Dataset
 from onnxpress_calibration.profile import Profile
@@ -138,7 +138,7 @@ def _export(recipe: Recipe, store: Path, progress: Progress) -> Done:
 
 
 def _apply(step: Step, given: Artifact, samples: Samples, store: Path, progress: Progress, *, variant: str) -> Done:
-    calibration = samples.calibration if needs_calibration(step) else None
+    calibration = samples.calibration if uses_calibration(step) else None
     if needs_calibration(step) and calibration is None:
         raise UsageError(
             f"variant {variant!r}, step {step.name}: needs data.calibration, which the recipe does not give."
@@ -171,7 +171,7 @@ def _statistics(step: Step, given: Artifact, data: Dataset, store: Path, progres
     """Return the profile of the model that is quantized, collected once for all variants; None for other steps."""
     from onnxpress.quantization.collecting import collect, reuse
 
-    if not isinstance(step.options, QuantizeOptions):
+    if not isinstance(step.options, QuantizeOptions) or step.options.mode == "fp16":
         return None
     if step.options.samples is not None:
         data = replace(data, limit=step.options.samples)
@@ -190,7 +190,7 @@ def _statistics(step: Step, given: Artifact, data: Dataset, store: Path, progres
 def apply(step: Step, path: Path, samples: Samples, journal: Path, statistics: Profile | None = None) -> Edit:
     """Run one step on a model file and return its edit; a search keeps what it measured in ``journal``."""
     model = artifact.load(path)
-    calibration = samples.calibration if needs_calibration(step) else None
+    calibration = samples.calibration if uses_calibration(step) else None
     if step.name == "prune":
         from onnxpress.pruning import PruneOptions, prune
 

@@ -38,10 +38,10 @@ def _decibels(value: object) -> object:
 class QuantizeOptions(NodeSelection):
     """Options of the quantize step."""
 
-    mode: Literal["dynamic", "static", "weight-only", "auto"] = "static"
+    mode: Literal["dynamic", "static", "weight-only", "fp16", "auto"] = "static"
     """``static`` fixes activation ranges from calibration data; ``dynamic`` computes them in each run; ``weight-only``
-    leaves activations alone and needs no data; ``auto`` chooses per layer, by measuring on this machine, what is
-    fastest within ``max_drop``, ``min_sqnr`` or ``min_agreement``."""
+    leaves activations alone and needs no data; ``fp16`` is float16 where that cannot overflow; ``auto`` chooses per
+    layer, by measuring on this machine, what is fastest within ``max_drop``, ``min_sqnr`` or ``min_agreement``."""
     calibrator: str = "mse"
     """How a static range follows from the statistics: a file in ``onnxpress_calibration/calibrators``."""
     format: Literal["qdq", "qoperator"] = "qdq"
@@ -56,6 +56,8 @@ class QuantizeOptions(NodeSelection):
     grid would lose."""
     block_size: int | None = Field(default=None, ge=16, le=256)
     """Weight-only: how many weights share a scale, a power of two; by default 128 of 8 bits and 32 of 4."""
+    keep_io: bool = True
+    """fp16: leave the model's inputs and outputs float32."""
     symmetric: bool = False
     """Put the zero point of activations in the middle of their type."""
     per_tensor: bool = False
@@ -106,6 +108,8 @@ class QuantizeOptions(NodeSelection):
         """What a user of these options should know about where they run."""
         if self.mode == "weight-only":
             return []
+        if self.mode == "fp16":
+            return ["float16 halves the file; a CPU computes it in float32, so it is faster only on GPUs and the like"]
         if self.mode == "dynamic":
             return [UNSIGNED] if self.weights == "uint8" else []
         notes = [ACTIVATIONS[self.activations]] if self.activations in ACTIVATIONS else []

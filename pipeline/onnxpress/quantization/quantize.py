@@ -12,7 +12,7 @@ from onnxpress import graph
 from onnxpress.artifact import Edit, Skip
 from onnxpress.errors import ModelError, UsageError
 from onnxpress.export.prepare import prepare
-from onnxpress.quantization import dynamic, static, weight_only
+from onnxpress.quantization import dynamic, fp16, static, weight_only
 from onnxpress.quantization.auto.choose import choose
 from onnxpress.quantization.collecting import needed
 from onnxpress.quantization.kernels import require
@@ -25,7 +25,7 @@ from onnxpress_calibration.profile import Profile
 
 INT4 = 21
 """The first operator set with int4."""
-NOUNS = {"static": "static int8", "dynamic": "dynamic int8", "weight-only": "weight-only integers"}
+NOUNS = {"static": "static int8", "dynamic": "dynamic int8", "weight-only": "weight-only integers", "fp16": "float16"}
 
 
 def quantize(
@@ -44,7 +44,7 @@ def quantize(
     Args:
         model: A prepared float model (`onnxpress.export.prepare`); it is not changed.
         options: What to do.
-        data: Calibration samples; needed for the modes static and auto.
+        data: Calibration samples; needed for the modes static and auto, and of use to fp16.
         advance: Called with the number of calibration samples after each batch, and after each candidate of mode auto.
         statistics: What was collected from calibration samples before (`onnxpress.quantization.collecting`); static
             mode then needs no ``data``.
@@ -66,6 +66,8 @@ def quantize(
         copy = model.clone()
         gemms(copy)
         edit = dynamic.write(copy, options.selects, options)
+    elif options.mode == "fp16":
+        edit = _fp16(model, options, data, statistics, advance)
     else:
         convert = options.bits == 4 and graph.opset(model) < INT4 and weight_only.needs_int4(model, options.selects)
         copy = prepare(model, opset=INT4).model if convert else model.clone()
@@ -94,6 +96,20 @@ def _static(
     collected = _collected(model, names, data, statistics, options, advance)
     ranges = choose_ranges(placement, placement.measured, collected, options.calibrator, options.levels)
     return static.write(copy, placement, ranges, options)
+
+
+def _fp16(
+    model: ir.Model,
+    options: QuantizeOptions,
+    data: Dataset | None,
+    statistics: Profile | None,
+    advance: Callable[[int], object],
+) -> Edit:
+    if data is not None:  # statistics for int8 are of fewer tensors than can overflow
+        statistics = _collected(model, fp16.measured(model), data, None, options, advance)
+    known = {} if statistics is None else statistics.tensors
+    peaks = {name: max(abs(each.low), abs(each.high)) for name, each in known.items() if each.count}
+    return fp16.write(model.clone(), options.selects, peaks, keep_io=options.keep_io)
 
 
 def _auto(

@@ -1,0 +1,206 @@
+"""float16: half the bytes; on GPUs faster, on CPUs computed in float32 all the same.
+
+Every node that ONNX defines for float16 is converted, except where float16 would overflow: its largest number is 65504.
+A node stays float32 when a tensor that it reads or writes came within `MARGIN` of that in the statistics. What sums or
+raises to powers (`FRAGILE`) stays float32 unless the statistics show that it is safe. Weights are stored as float16
+everywhere; a node in float32 reads them through a Cast that onnxruntime computes once, when it loads the model.
+
+Peers convert blindly (onnxconverter-common), or guard with data, but only for TensorRT (ModelOpt AutoCast).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from onnxpress import graph
+from onnxpress.artifact import Edit, Skip
+from onnxpress.quantization.placement import remove_unused
+
+LARGEST = float(np.finfo(np.float16).max)
+MARGIN = 2.0
+"""Statistics are of samples: other inputs may go this much further."""
+FRAGILE = frozenset(
+    {
+        "CumSum",
+        "Exp",
+        "Pow",
+        "Reciprocal",
+        "ReduceL2",
+        "ReduceLogSumExp",
+        "ReduceProd",
+        "ReduceSum",
+        "ReduceSumSquare",
+    }
+)
+KEPT = frozenset({"Cast", "CastLike", "ConstantOfShape", "DequantizeLinear", "EyeLike", "If", "Loop", "Scan"})
+"""Their types are attributes, or those of bodies."""
+MIN_SIZE = 64
+"""Smaller weights of float32 nodes stay float32: a Cast is not worth it."""
+
+
+def write(model: ir.Model, selects: Callable[[str], bool], peaks: Mapping[str, float], *, keep_io: bool = True) -> Edit:
+    """Convert a prepared model to float16, in place.
+
+    Args:
+        model: A prepared float32 model.
+        selects: Tells from a node's name whether it may be converted.
+        peaks: Largest magnitude by tensor name, of the tensors whose statistics are known; may be empty.
+        keep_io: Leave inputs and outputs of the model float32.
+
+    Returns:
+        The model, the names of the converted nodes, and what stayed float32 (or was clamped) with the reason.
+    """
+    writer = _Writer(model)
+    changed, skipped = [], []
+    for node in list(model.graph):
+        reason = _refusal(node, selects, peaks, graph.opset(model))
+        if reason is None:
+            writer.half.add(node)
+            changed.append(node.name or "")
+        elif reason:
+            skipped.append(Skip(where=node.name or "", op=node.op_type, reason=reason))
+    if not keep_io:
+        writer.half_inputs()
+    for node in list(graph.nodes(model)):
+        writer.convert(node)
+    writer.outputs(keep_io=keep_io)
+    remove_unused(model)
+    skipped += [
+        Skip(where=name, op="weight", reason=f"reaches {peak:.3g}; clamped to ±{LARGEST:g}, float16's largest number")
+        for name, peak in writer.clamped.items()
+    ]
+    facts = {"float16_nodes": len(changed), "float32_nodes": sum(1 for _ in graph.nodes(model)) - len(changed)}
+    return Edit(model=model, changed=(*changed, *writer.stored), skipped=tuple(skipped), facts=facts)
+
+
+def measured(model: ir.Model) -> list[str]:
+    """Return the tensors whose range matters: every computed float32 tensor of the main graph."""
+    return [
+        value.name or ""
+        for node in model.graph
+        for value in node.outputs
+        if value.dtype == ir.DataType.FLOAT and (value.uses() or value.is_graph_output())
+    ]
+
+
+def _refusal(node: ir.Node, selects: Callable[[str], bool], peaks: Mapping[str, float], opset: int) -> str | None:
+    """Return why a node stays float32; "" when it has nothing to convert."""
+    values = [*_floats(node.inputs), *_floats(node.outputs)]
+    if not values or node.op_type in KEPT:
+        return ""
+    if not selects(node.name or ""):
+        return "excluded by include/exclude"
+    if node.domain not in graph.ONNX_DOMAINS or not any(_takes_half(node, opset)):
+        return "it has no float16 form"
+    computed = [value for value in values if graph.constant_tensor(value) is None]
+    for value in computed:
+        peak = peaks.get(value.name or "", 0.0)
+        if peak * MARGIN > LARGEST:
+            return f"tensor {value.name} reaches {peak:.3g}; float16 ends at {LARGEST:g}"
+    if node.op_type in FRAGILE and any((value.name or "") not in peaks for value in computed):
+        return "may overflow, and no statistics show that it does not (--calibration)"
+    return None
+
+
+def _floats(values: Sequence[ir.Value | None]) -> list[ir.Value]:
+    return [value for value in values if value is not None and value.dtype == ir.DataType.FLOAT]
+
+
+def _takes_half(node: ir.Node, opset: int) -> list[bool]:
+    """Tell for each input whether ONNX lets it be float16."""
+    try:
+        schema = onnx.defs.get_schema(node.op_type, opset, "")
+    except onnx.defs.SchemaError:
+        return [False for _ in node.inputs]
+    types = {each.type_param_str: each.allowed_type_strs for each in schema.type_constraints}
+    formal = [types.get(each.type_str, [each.type_str]) for each in schema.inputs]
+    return ["tensor(float16)" in formal[min(index, len(formal) - 1)] for index in range(len(node.inputs))]
+
+
+class _Writer:
+    """Converts values where they are read; each conversion exists once."""
+
+    def __init__(self, model: ir.Model) -> None:
+        self.model = model
+        self.main = model.graph
+        self.opset = graph.opset(model)
+        self.half: set[ir.Node] = set()
+        self.casts: dict[tuple[ir.Value, ir.DataType], ir.Value] = {}
+        self.stored: list[str] = []
+        self.clamped: dict[str, float] = {}
+        self.first = model.graph[0]
+
+    def half_inputs(self) -> None:
+        """Make the model's float32 inputs float16."""
+        for value in _floats(tuple(self.main.inputs)):
+            value.type = ir.TensorType(ir.DataType.FLOAT16)  # a new type: clones of a model share theirs
+
+    def convert(self, node: ir.Node) -> None:
+        """Let a node read and write the type that was decided for it."""
+        wants = _takes_half(node, self.opset) if node in self.half else [False for _ in node.inputs]
+        for index, value in enumerate(node.inputs):
+            if value is not None and value.dtype in (ir.DataType.FLOAT, ir.DataType.FLOAT16):
+                target = ir.DataType.FLOAT16 if wants[index] else ir.DataType.FLOAT
+                node.replace_input_with(index, self._as(value, target))
+        if node in self.half:
+            for output in _floats(node.outputs):
+                output.type = ir.TensorType(ir.DataType.FLOAT16)
+
+    def outputs(self, *, keep_io: bool) -> None:
+        """Give the model's outputs their type, under their names."""
+        for index, value in enumerate(list(self.main.outputs)):
+            if value.dtype not in (ir.DataType.FLOAT, ir.DataType.FLOAT16):
+                continue
+            target = ir.DataType.FLOAT if keep_io else ir.DataType.FLOAT16
+            if value.dtype != target:
+                name = value.name
+                value.name = f"{name}_{value.dtype.name.lower()}"
+                cast = self._as(value, target)
+                cast.name, cast.shape = name, value.shape
+                self.main.outputs[index] = cast
+
+    def _as(self, value: ir.Value, target: ir.DataType) -> ir.Value:
+        """Return a value in a type."""
+        constant = graph.constant_tensor(value)
+        if constant is not None and constant.dtype == ir.DataType.FLOAT:
+            if target == ir.DataType.FLOAT and (constant.size < MIN_SIZE or _peak(constant) > LARGEST):
+                return value
+            stored = self._stored(value, constant)
+            return stored if target == ir.DataType.FLOAT16 else self._cast(stored, target)
+        return value if value.dtype == target else self._cast(value, target)
+
+    def _stored(self, value: ir.Value, tensor: ir.TensorProtocol) -> ir.Value:
+        name = f"{value.name}_fp16"
+        if name not in self.main.initializers:
+            array, peak = tensor.numpy(), _peak(tensor)
+            if peak > LARGEST:
+                self.clamped[value.name or ""] = peak
+                array = np.where(np.isinf(array), array, np.clip(array, -LARGEST, LARGEST))
+            self.stored.append(value.name or "")
+            return graph.add_initializer(self.main, name, array.astype(np.float16))
+        return self.main.initializers[name]
+
+    def _cast(self, value: ir.Value, target: ir.DataType) -> ir.Value:
+        """Cast a value behind what makes it, so that bodies see the result, too."""
+        if (value, target) not in self.casts:
+            cast = ir.node("Cast", [value], {"to": int(target)}, name=f"{value.name}_{target.name.lower()}")
+            result = cast.outputs[0]
+            result.name, result.shape, result.type = cast.name, value.shape, ir.TensorType(target)
+            producer = value.producer()
+            if producer is not None and producer.graph is not None:
+                producer.graph.insert_after(producer, cast)
+            else:
+                self.main.insert_before(self.first, cast)
+                self.first = cast
+            self.casts[value, target] = result
+        return self.casts[value, target]
+
+
+def _peak(tensor: ir.TensorProtocol) -> float:
+    """Return the largest finite magnitude."""
+    array = tensor.numpy()
+    return float(np.abs(array[np.isfinite(array)]).max(initial=0))
