@@ -112,6 +112,8 @@ class Served:
     """How long requests took, from the moment at which each was due."""
 
     latencies_ns: tuple[int, ...]
+    services_ns: tuple[int, ...]
+    """The part of them that a session worked; the rest was waiting."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -145,7 +145,8 @@ class Runner:
         calls = [self._call(feeder) for feeder in self._feeders]
         for call in calls * LEAD_IN_RUNS:
             call()
-        return Served(latencies_ns=tuple(serve(calls, due)))
+        latencies, services = serve(calls, due)
+        return Served(latencies_ns=tuple(latencies), services_ns=tuple(services))
 
     def dissect(self, request: Dissect) -> Dissected:
         """Run under the profiler and write what it saw."""

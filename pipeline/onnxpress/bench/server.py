@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Any, Protocol
 
 from onnxpress.bench import statistics
@@ -61,6 +62,8 @@ class Load:
     """What the sessions can do at most, one request after the other."""
     latencies_ns: tuple[int, ...]
     """Of the last run; empty without a rate."""
+    services_ns: tuple[int, ...]
+    """How long of that requests were being served; the rest they waited."""
 
     def to_json(self, sla: Sla, *, sessions: int) -> dict[str, Any]:
         """Return the result as in onnxpress.bench/1."""
@@ -78,6 +81,7 @@ class Load:
             "p50_ms": percentile_ms(50),
             "p90_ms": percentile_ms(90),
             "p99_ms": percentile_ms(99),
+            "service_ms": median(self.services_ns) / 1e6 if self.services_ns else None,
             "requests": len(self.latencies_ns),
             "sessions": sessions,
         }
@@ -98,38 +102,42 @@ def highest_rate(server: Server, sla: Sla, *, run_ms: float, sessions: int, seed
     capacity = 1e3 * sessions / run_ms
     trial_ms = budget_ms / (STEPS + 2)
 
-    def trial(rate_per_s: float, number: int) -> tuple[int, ...]:
+    def trial(rate_per_s: float, number: int) -> Served:
         longest_ms = max(1e3 * SHORTEST_S, trial_ms)
         requests = max(sla.requests, math.ceil(rate_per_s * min(longest_ms, 1e4) / 1e3))
-        return server.serve(rate_per_s, requests, seed + number).latencies_ns
+        return server.serve(rate_per_s, requests, seed + number)
 
     low, high = capacity / 10, capacity
     broken: float | None = None
-    found = trial(low, 0)
-    if not sla.met_by(found):
-        return Load(rate_per_s=None, too_high_per_s=low, capacity_per_s=capacity, latencies_ns=())
+    nothing = Load(rate_per_s=None, too_high_per_s=low, capacity_per_s=capacity, latencies_ns=(), services_ns=())
+    if not sla.met_by(trial(low, 0).latencies_ns):
+        return nothing
     for number in range(1, STEPS + 1):
         if high / low < CLOSE:
             break
         middle = math.sqrt(low * high)
-        if sla.met_by(trial(middle, number)):
+        if sla.met_by(trial(middle, number).latencies_ns):
             low = middle
         else:
             high = broken = middle
     confirmed = _confirm(lambda rate, number: trial(rate, STEPS + number), sla, low)
     if confirmed is None:
-        return Load(rate_per_s=None, too_high_per_s=broken, capacity_per_s=capacity, latencies_ns=())
-    rate, latencies = confirmed
-    return Load(rate_per_s=rate, too_high_per_s=broken, capacity_per_s=capacity, latencies_ns=latencies)
+        return nothing
+    rate, served = confirmed
+    return Load(
+        rate_per_s=rate,
+        too_high_per_s=broken,
+        capacity_per_s=capacity,
+        latencies_ns=served.latencies_ns,
+        services_ns=served.services_ns,
+    )
 
 
-def _confirm(
-    trial: Callable[[float, int], tuple[int, ...]], sla: Sla, rate_per_s: float
-) -> tuple[float, tuple[int, ...]] | None:
-    """Return the rate and its latencies on new arrivals; a rate that only had luck in the search is lowered by 5%."""
+def _confirm(trial: Callable[[float, int], Served], sla: Sla, rate_per_s: float) -> tuple[float, Served] | None:
+    """Return the rate and what it gave on new arrivals; a rate that only had luck in the search is lowered by 5%."""
     for number in range(1, 6):
-        latencies = trial(rate_per_s, number)
-        if sla.met_by(latencies):
-            return rate_per_s, latencies
+        served = trial(rate_per_s, number)
+        if sla.met_by(served.latencies_ns):
+            return rate_per_s, served
         rate_per_s *= 0.95
     return None

@@ -29,8 +29,8 @@ def serve(
     *,
     clock: Callable[[], int] = time.perf_counter_ns,
     sleep: Callable[[float], object] = time.sleep,
-) -> list[int]:
-    """Serve requests in the order in which they are due, and return how long each took from then on, in nanoseconds.
+) -> tuple[list[int], list[int]]:
+    """Serve requests in the order in which they are due.
 
     Each call serves one request and belongs to one server; a server that is free takes the next request, and waits for
     it when it is not due yet. Together they are one queue, first come, first served, of as many servers.
@@ -41,8 +41,11 @@ def serve(
         clock: Nanoseconds.
         sleep: Waits for seconds.
 
+    Returns:
+        How long each took from the moment it was due, and how long of that it was being served, in nanoseconds.
+
     """
-    latencies = [0] * len(due_ns)
+    latencies, services = [0] * len(due_ns), [0] * len(due_ns)
     numbers = itertools.count()  # its next() is atomic
     awake = SPIN_NS if len(calls) == 1 else 0  # several spinning threads would keep Python's lock from each other
     errors: list[BaseException] = []
@@ -55,8 +58,10 @@ def serve(
                 while (left := due - clock()) > 0:
                     if left > awake:
                         sleep((left - awake) / 1e9)
+                begin = clock()
                 call()
-                latencies[number] = clock() - due
+                end = clock()
+                latencies[number], services[number] = end - due, end - begin
         except Exception as error:
             errors.append(error)
 
@@ -70,4 +75,4 @@ def serve(
             thread.join()
     if errors:
         raise errors[0]
-    return latencies
+    return latencies, services

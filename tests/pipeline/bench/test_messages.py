@@ -37,7 +37,7 @@ from onnxpress.bench.messages import (
         WarmedUp(run_ms=0.25, stable=None),
         Measure(batch=8, runs=30, copies=True),
         Serve(rate_per_s=12.5, requests=100, seed=3),
-        Served(latencies_ns=(1, 2)),
+        Served(latencies_ns=(1, 2), services_ns=(1, 1)),
         Dissect(runs=3),
         Dissected(file="profile.json"),
         Block(durations_ns=(1, 2), speed_ns=3, ticks=4, stolen_ticks=5, throttled=6, preempted=7),

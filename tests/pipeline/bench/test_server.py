@@ -22,7 +22,7 @@ class Queue:
         for due in arrivals_ns(rate_per_s, requests, seed):
             free = max(free, due) + self.service_ns
             latencies.append(int(free - due))
-        return Served(latencies_ns=tuple(latencies))
+        return Served(latencies_ns=tuple(latencies), services_ns=(int(self.service_ns),) * requests)
 
 
 def search(queue: Queue, sla: Sla) -> float | None:
@@ -66,7 +66,7 @@ def test_the_result_in_json() -> None:
     sla = Sla(percent=99, limit_ms=5)
     found = highest_rate(Queue(), sla, run_ms=1.0, sessions=1, seed=0, budget_ms=20_000).to_json(sla, sessions=1)
     assert found["sla"] == {"percent": 99, "limit_ms": 5} and found["sessions"] == 1
-    assert found["p50_ms"] <= found["p99_ms"] <= 5
+    assert found["service_ms"] == 1 <= found["p50_ms"] <= found["p99_ms"] <= 5
     assert found["utilisation"] == found["rate_per_s"] / 1000
     empty = highest_rate(Queue(slow=9), sla, run_ms=1.0, sessions=1, seed=0, budget_ms=20_000).to_json(sla, sessions=1)
     assert empty["rate_per_s"] is None and empty["p99_ms"] is None and empty["requests"] == 0

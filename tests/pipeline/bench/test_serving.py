@@ -21,12 +21,15 @@ class Time:
 
 
 def one_server(due: list[int], service_ns: int) -> list[int]:
+    """Return the latencies."""
     time = Time()
 
     def call() -> None:
         time.now += service_ns
 
-    return serve([call], due, clock=time.clock, sleep=time.sleep)
+    latencies, services = serve([call], due, clock=time.clock, sleep=time.sleep)
+    assert services == pytest.approx([service_ns] * len(due), abs=1000)
+    return latencies
 
 
 def test_arrivals_are_a_poisson_process_of_the_rate() -> None:
@@ -60,8 +63,9 @@ def test_two_servers_share_one_queue() -> None:
     def server(number: int) -> object:
         return lambda: served.append(number)
 
-    found = serve([server(0), server(1)], [0] * 50)  # type: ignore[list-item]
-    assert len(found) == len(served) == 50 and min(found) > 0
+    latencies, services = serve([server(0), server(1)], [0] * 50)  # type: ignore[list-item]
+    assert len(latencies) == len(services) == len(served) == 50 and min(services) > 0
+    assert all(latency > service for latency, service in zip(latencies, services, strict=True))
 
 
 @pytest.mark.parametrize("servers", [1, 2])
