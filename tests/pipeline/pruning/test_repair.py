@@ -82,7 +82,7 @@ def test_repair_brings_the_output_closer_on_samples_it_has_not_seen(build: Build
     options = {"amount": 0.5, "round_to": 1, "allocation": "uniform"}
     plain = prune(model, PruneOptions(**options))
     repaired = prune(model, PruneOptions(**options, repair=True), dataset(text))
-    assert repaired.facts["layers_repaired"] == 1
+    assert repaired.facts["layers_repaired"] == (2 if name == "grouped" else 1)
     assert repaired.facts["macs_after"] == plain.facts["macs_after"]
     assert loss(model, repaired.model, unseen) < 0.9 * loss(model, plain.model, unseen)
 

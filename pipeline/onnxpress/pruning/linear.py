@@ -1,0 +1,175 @@
+"""Weighted nodes as linear maps: at each output position, a row of features times a matrix gives a row of channels.
+
+A convolution's features are the values under its kernel, channel by channel, one problem per group; those of Gemm and
+MatMul are the last axis. Moments of these rows are what repair and the criteria that look at data work on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxpress import graph
+from onnxpress.graph import Array
+
+POSITIONS = 64
+"""Output positions taken of each sample, drawn from a fixed seed; neighbours say almost the same."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Linear:
+    """A Conv, Gemm or MatMul with a constant weight."""
+
+    node: ir.Node
+    entering: ir.Value
+    """What the weight is multiplied with."""
+    weight: ir.Value
+    facts: graph.Weighted
+    groups: int
+
+    def matrix(self) -> Array:
+        """Return the weight as [groups, features, channels], float64."""
+        rows = self.rows()
+        return rows.reshape(self.groups, len(rows) // self.groups, -1).transpose(0, 2, 1).astype(np.float64)
+
+    def store(self, matrix: Array) -> None:
+        """Put a matrix back in the form and dtype of the weight."""
+        rows = self.rows()
+        new = np.moveaxis(matrix.transpose(0, 2, 1).reshape(rows.shape), (0, 1), self._axes())
+        self.weight.const_value = ir.tensor(np.ascontiguousarray(new, rows.dtype), name=self.weight.name)
+
+    def rows(self) -> Array:
+        """Return the weight as [out, in, …]; with groups, ``in`` is the number of input channels per group."""
+        assert self.weight.const_value is not None  # noqa: S101 - see `linear`
+        return np.moveaxis(self.weight.const_value.numpy(), self._axes(), (0, 1))
+
+    def spread(self, values: Array) -> Array:
+        """Give each weight of `rows` the number of its feature, from [groups, features]."""
+        shape = self.rows().shape
+        repeated = np.repeat(values, shape[0] // self.groups, axis=0)
+        return repeated.reshape(shape)
+
+    def features(self, entering: Array, random: np.random.Generator) -> Array:
+        """Return what the matrix is multiplied with at some positions of each sample, [groups, rows, features]."""
+        if self.node.op_type == "Conv":
+            windows = _windows(self.node, entering, self.rows().shape[2:])  # [N, C, o…, k…]
+            sizes = windows.shape[2 : entering.ndim]
+            positions = np.unravel_index(_draw(math.prod(sizes), random), sizes)
+            rows = np.moveaxis(windows[(slice(None), slice(None), *positions)], 2, 1)  # [N, positions, C, k…]
+            return rows.reshape(rows.shape[0] * rows.shape[1], self.groups, -1).transpose(1, 0, 2)
+        if self.node.op_type == "Gemm" and graph.attribute_int(self.node, "transA", 0):
+            entering = entering.T
+        return _some_rows(entering, random)[None]
+
+    def targets(self, leaving: Array, random: np.random.Generator) -> Array:
+        """Return the channels at the same positions, [groups, rows, channels]."""
+        if self.node.op_type == "Conv":
+            leaving = np.moveaxis(leaving, 1, -1)
+        rows = _some_rows(leaving, random)
+        return rows.reshape(len(rows), self.groups, -1).transpose(1, 0, 2)
+
+    def _axes(self) -> tuple[int, int]:
+        rank = len(self.weight.shape or ())
+        return self.facts.out_axis % rank, self.facts.in_axis % rank
+
+
+def linear(node: ir.Node) -> Linear | None:
+    """Return a node as a linear map; None for other operators, computed weights and what is not in float."""
+    facts = graph.weighted(node)
+    if facts is None or node.op_type == "ConvTranspose":  # it adds overlapping products up: no row of its own
+        return None
+    entering, weight = node.inputs[0], node.inputs[facts.weight]
+    tensor = graph.constant_tensor(weight)
+    if entering is None or weight is None or tensor is None or tensor.dtype != ir.DataType.FLOAT:
+        return None
+    if node.op_type == "MatMul" and len(tensor.shape) != 2:
+        return None
+    return Linear(
+        node=node, entering=entering, weight=weight, facts=facts, groups=graph.attribute_int(node, "group", 1)
+    )
+
+
+@dataclass(slots=True)
+class Moments:
+    """Sums over rows of features: of their products with each other, and with targets. Memory does not grow with rows.
+
+    A feature that is always one stands behind the others, so that the sums of the features are among the products.
+    """
+
+    squares: Array
+    """[groups, features + 1, features + 1]"""
+    products: Array
+    """[groups, features + 1, channels]"""
+    count: int = 0
+
+    @classmethod
+    def zeros(cls, layer: Linear, *, with_targets: bool = False) -> Moments:
+        """Start for one layer."""
+        groups, features, channels = layer.matrix().shape
+        size = features + 1
+        return cls(np.zeros((groups, size, size)), np.zeros((groups, size, channels if with_targets else 0)))
+
+    def add(self, features: Array, targets: Array | None = None) -> None:
+        """Add rows, [groups, rows, features] and [groups, rows, channels]."""
+        rows = np.concatenate([features, np.ones((*features.shape[:2], 1), features.dtype)], axis=2)
+        turned = rows.transpose(0, 2, 1)
+        self.squares += turned @ rows
+        if targets is not None:
+            self.products += turned @ targets
+        self.count += rows.shape[1]
+
+    @property
+    def energy(self) -> Array:
+        """Mean square of each feature, [groups, features]."""
+        return np.diagonal(self.squares, axis1=1, axis2=2)[:, :-1] / max(self.count, 1)
+
+    @property
+    def covariance(self) -> Array:
+        """Covariance of the features, [groups, features, features]: what no bias can make good."""
+        mean = self.squares[:, :-1, -1] / max(self.count, 1)
+        return self.squares[:, :-1, :-1] / max(self.count, 1) - mean[:, :, None] * mean[:, None, :]
+
+
+def _some_rows(values: Array, random: np.random.Generator) -> Array:
+    """Return the last axis at some positions of each sample, [rows, features]."""
+    rows = values.reshape(len(values), -1, values.shape[-1])
+    return rows[:, _draw(rows.shape[1], random)].reshape(-1, values.shape[-1])
+
+
+def _draw(count: int, random: np.random.Generator) -> Array:
+    """Choose output positions, the same for every sample of a batch."""
+    if count <= POSITIONS:
+        return np.arange(count)
+    return np.sort(random.choice(count, POSITIONS, replace=False))
+
+
+def _windows(node: ir.Node, values: Array, kernel: Sequence[int]) -> Array:
+    """Return what a convolution multiplies at each output position, as a view: [N, C, o…, k…]."""
+    axes = len(kernel)
+    strides = node.attributes.get_ints("strides", [1] * axes)
+    dilations = node.attributes.get_ints("dilations", [1] * axes)
+    reach = tuple((size - 1) * dilation + 1 for size, dilation in zip(kernel, dilations, strict=True))
+    padded = np.pad(values, [(0, 0), (0, 0), *_padding(node, values.shape[2:], reach, strides)])
+    windows = np.lib.stride_tricks.sliding_window_view(padded, reach, axis=tuple(range(2, 2 + axes)))
+    view: Array = windows[:, :, *(slice(None, None, step) for step in (*strides, *dilations))]
+    return view
+
+
+def _padding(
+    node: ir.Node, sizes: Sequence[int], reach: Sequence[int], strides: Sequence[int]
+) -> list[tuple[int, int]]:
+    """Return what a convolution adds before and after each axis (ONNX operator Conv, attribute auto_pad)."""
+    automatic = node.attributes.get_string("auto_pad", "NOTSET")
+    if not automatic.startswith("SAME"):
+        pads = node.attributes.get_ints("pads", [0] * 2 * len(sizes)) if automatic == "NOTSET" else [0] * 2 * len(sizes)
+        return list(zip(pads[: len(sizes)], pads[len(sizes) :], strict=True))
+    padding = []
+    for size, width, stride in zip(sizes, reach, strides, strict=True):
+        total = max((-(-size // stride) - 1) * stride + width - size, 0)
+        small, large = total // 2, total - total // 2
+        padding.append((small, large) if automatic == "SAME_UPPER" else (large, small))
+    return padding
