@@ -108,13 +108,15 @@ def export(
 @cli.command()
 @click.argument("model", type=FILE)
 @output_option
-@click.option("--method", help="Criterion: which channels or weights matter least (l2, l1, random).")
+@click.option("--method", help="What matters least: l2, l1, random; from data: reconstruction, wanda, activation.")
 @click.option("--granularity", help="channel (removes them), weight (zeros), or n:m such as 2:4.")
 @click.option("--amount", help="Share to prune, for example 30%.")
-@click.option("--target", metavar="macs=0.7", help="What is to be left of the multiply-accumulates.")
+@click.option("--target", metavar="macs=0.7", help="What is to be left of macs, params or bytes.")
+@click.option("--allocation", help="How groups share the loss: uniform, global, sensitivity (measured).")
+@click.option("--iterations", type=int, help="Prune in so many equal steps, with a repair after each.")
 @click.option("--round-to", type=int, help="Channel counts are kept at multiples of this.")
 @click.option("--repair", is_flag=True, help="Re-solve the weights behind the cut from calibration data.")
-@click.option("--calibration", metavar="DATA", help="Calibration samples for --repair; no labels needed.")
+@click.option("--calibration", metavar="DATA", help="Calibration samples for repair and criteria; no labels needed.")
 @click.option("--include", metavar="REGEX", help="Prune only nodes whose name matches.")
 @click.option("--exclude", metavar="REGEX", help="Leave nodes alone whose name matches.")
 @force_option
@@ -126,6 +128,8 @@ def prune(
     granularity: str | None,
     amount: str | None,
     target: str | None,
+    allocation: str | None,
+    iterations: int | None,
     round_to: int | None,
     repair: bool,
     calibration: str | None,
@@ -141,7 +145,7 @@ def prune(
     from onnxpress.validation import options
 
     values: dict[str, Any] = {"method": method, "granularity": granularity, "amount": amount}
-    values |= {"target": key_value(target)}
+    values |= {"target": key_value(target), "allocation": allocation, "iterations": iterations}
     values |= {"round_to": round_to, "repair": repair or None, "include": include, "exclude": exclude}
     chosen = options(PruneOptions, values)
     data = dataset(calibration) if calibration is not None else None

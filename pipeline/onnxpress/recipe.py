@@ -133,7 +133,7 @@ def needs_calibration(step: Step) -> bool:
     """Tell whether a step cannot do without calibration data."""
     if isinstance(step.options, QuantizeOptions):
         return step.options.mode in ("static", "auto")
-    return step.options.repair
+    return step.options.needs_data
 
 
 def uses_calibration(step: Step) -> bool:

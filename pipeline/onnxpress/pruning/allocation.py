@@ -5,10 +5,11 @@ least important channels that it has left. All steps of a model are put in one o
 long as the amount asks, or until the target is met.
 
 ``uniform`` orders steps by the share of the group that is gone halfway through the step, so that all groups shrink
-alike and each ends at the width nearest to its share. ``global`` orders them by price: the share of its scores that
-every weight loses, summed over the weights that make or read the group, per share of the model's MACs (or of the
-target's quantity) that is saved. A residual stream that ten layers write to and read is dear; a wide layer between two
-others, whose channels are alike, is cheap.
+alike and each ends at the width nearest to its share. ``global`` and ``sensitivity`` order them by price: what the
+criterion says is lost (see `criteria.importance`) per share of the model's MACs (or of the target's quantity) that is
+saved. A residual stream that ten layers write to and read is dear; a wide layer between two others, whose channels are
+alike, is cheap. ``global`` takes the criterion's word for what a loss in one group means next to one in another;
+``sensitivity`` has measured it (see `sensitivity`).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from __future__ import annotations
 import bisect
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,11 +26,9 @@ import onnx_ir as ir
 from onnxpress import graph
 from onnxpress.errors import UsageError
 from onnxpress.graph import Array
-from onnxpress.pruning import criteria
 from onnxpress.pruning.groups import Group
 from onnxpress.pruning.options import PruneOptions, Quantity
-from onnxpress.pruning.surgery import Choice
-from onnxpress.pruning.weights import Weight
+from onnxpress.pruning.surgery import Choice, Mask
 
 Counts = dict[Group, int]
 """Channels kept of each group."""
@@ -46,22 +45,33 @@ class Step:
     removed_share: float
     """Share of the group's channels gone halfway through the step."""
     lost: float
-    """Share of its scores that each weight of the group loses, summed over the weights."""
+    """Sum of the importances of the channels that go."""
     price: float
     """What is lost per share of the quantity saved, see the module."""
 
 
-def choose(model: ir.Model, groups: Sequence[Group], options: PruneOptions) -> Choice:
+def choose(
+    model: ir.Model,
+    groups: Sequence[Group],
+    options: PruneOptions,
+    importances: Mapping[Group, Array],
+    whole: float | None = None,
+) -> Choice:
     """Decide which channels of each group are kept.
+
+    Args:
+        model: The model that the groups are of.
+        groups: Those that may become smaller.
+        options: Allocation, rounding, and the amount or target.
+        importances: What each group loses with each of its channels, [size].
+        whole: The `quantity` that the target is a share of; None means this model's.
 
     Raises:
         UsageError: the target cannot be reached; the message says how far the model can go.
 
     """
-    quantity, share = next(iter((options.target or {"macs": 0.0}).items()))
-    scale = Scale(model, groups, quantity)
-    scores = {group: importance(group, options.method) for group in groups}
-    steps = [step for group in groups for step in _steps(group, scores[group], scale, options.round_to)]
+    scale = Scale(model, groups, _unit(options), whole)
+    steps = [step for group in groups for step in _steps(group, importances[group], scale, options.round_to)]
     if options.allocation == "uniform":
         steps.sort(key=lambda step: (step.removed_share, step.price))
     else:
@@ -70,32 +80,33 @@ def choose(model: ir.Model, groups: Sequence[Group], options: PruneOptions) -> C
         taken = steps[: _enough(steps, options, sum(group.size for group in groups))]
         counts = {step.group: step.after for step in taken}
     else:
-        counts = _reaching(steps, scale, share, quantity)
-    return {group: _best(scores[group], counts.get(group, group.size)) for group in groups}
+        counts = _reaching(steps, scale, options.target[scale.unit])
+    return {group: best(importances[group], counts.get(group, group.size)) for group in groups}
 
 
-def importance(group: Group, method: str) -> Array:
-    """Return one score per channel, [size], mean 1.
+def check(model: ir.Model, groups: Sequence[Group], options: PruneOptions) -> None:
+    """Find out whether a target can be reached.
 
-    It is the mean over all weights that make or read the channel, after giving each weight's scores the mean 1: what a
-    reader multiplies a channel with says as much about it as what makes it, and a layer's scale says nothing.
-    G. Fang et al., "DepGraph: Towards any structural pruning", 2023 (arXiv:2301.12900), section 3.3.
+    Raises:
+        UsageError: it cannot; the message says how far the model can go.
+
     """
-    scores = []
-    for weight, axis, place in _sides(group):
-        each = criteria.score(method, weight.rows())
-        rows = each.sum(axis=tuple(i for i in range(each.ndim) if i != place))
-        channel = group.channel(weight.value, axis)
-        sums = np.bincount(channel[channel >= 0], weights=rows[channel >= 0], minlength=group.size)
-        scores.append(sums / (sums.mean() or 1))
-    mean: Array = np.mean(scores, axis=0)
-    return mean
+    for unit, share in (options.target or {}).items():
+        least = Scale(model, groups, unit).ratio({group: widths(group, options.round_to)[0] for group in groups})
+        if least > share:
+            raise UsageError(
+                f"target {unit}={share:g}: cannot be reached, all that can be removed leaves {least:.3g} of the "
+                f"baseline's {unit}. Ask for at least that much, or allow more with round_to and exclude."
+            )
 
 
-def _sides(group: Group) -> list[tuple[Weight, int, int]]:
-    """Return the weights a group's channels lie on, with the axis in the tensor and its place in [out, in, …]."""
-    made = [(weight, weight.out_axis, 0) for weight in group.makers]
-    return made + [(weight, weight.in_axis, 1) for weight in group.readers]
+def quantity(model: ir.Model, options: PruneOptions) -> float:
+    """Return how much a model has of what the target limits (MACs, where there is no target)."""
+    return MEASURES[_unit(options)](model)
+
+
+def _unit(options: PruneOptions) -> Quantity:
+    return next(iter(options.target or {"macs": 0.0}))
 
 
 def widths(group: Group, round_to: int) -> list[int]:
@@ -107,11 +118,11 @@ def widths(group: Group, round_to: int) -> list[int]:
 class Scale:
     """Weighs a model at given widths, without touching its weights."""
 
-    def __init__(self, model: ir.Model, groups: Sequence[Group], quantity: Quantity) -> None:
+    def __init__(self, model: ir.Model, groups: Sequence[Group], unit: Quantity, whole: float | None = None) -> None:
         self._model = model
-        self._measure = {"macs": graph.total_macs, "params": parameters, "bytes": weight_bytes}[quantity]
+        self.unit = unit
         self._shapes = {member.value: member.value.shape for group in groups for member in group.members}
-        self._full = self._measure(model)
+        self._whole = MEASURES[unit](model) if whole is None else whole
 
     def ratio(self, counts: Mapping[Group, int]) -> float:
         """Return the quantity at these widths (groups not named are whole) as a share of the whole model's."""
@@ -123,7 +134,7 @@ class Scale:
         for value, size in sizes.items():
             value.shape = ir.Shape(size)
         try:
-            return self._measure(self._model) / self._full if self._full else 1.0
+            return MEASURES[self.unit](self._model) / self._whole if self._whole else 1.0
         finally:
             for value, shape in self._shapes.items():
                 value.shape = shape
@@ -140,6 +151,13 @@ def weight_bytes(model: ir.Model) -> int:
     return sum(math.ceil(_elements(value) * value.dtype.bitwidth / 8) for value in values if value.dtype is not None)
 
 
+MEASURES: Mapping[Quantity, Callable[[ir.Model], float]] = {
+    "macs": graph.total_macs,
+    "params": parameters,
+    "bytes": weight_bytes,
+}
+
+
 def _elements(value: ir.Value) -> int:
     return math.prod(size or 0 for size in graph.shape(value) or ())
 
@@ -149,10 +167,11 @@ def _steps(group: Group, scores: Array, scale: Scale, round_to: int) -> list[Ste
     down = widths(group, round_to)[::-1]
     if len(down) == 1:
         return []
-    saved = (1 - scale.ratio({group: down[-1]})) / (group.size - down[-1])  # per channel, all others whole
+    narrowest = down[-1]
+    saved = (scale.ratio({}) - scale.ratio({group: narrowest})) / (group.size - narrowest)  # per channel
     steps = []
     for before, after in itertools.pairwise(down):
-        lost = float(ascending[group.size - before : group.size - after].sum()) / group.size * len(_sides(group))
+        lost = float(ascending[group.size - before : group.size - after].sum())
         steps.append(
             Step(
                 group=group,
@@ -175,27 +194,17 @@ def _enough(steps: Sequence[Step], options: PruneOptions, channels: int) -> int:
     return int(np.argmin(np.abs(removed - amount * channels)))
 
 
-def _reaching(steps: Sequence[Step], scale: Scale, share: float, quantity: Quantity) -> Counts:
+def _reaching(steps: Sequence[Step], scale: Scale, share: float) -> Counts:
     """Return counts that meet a target: the first steps in order, as far as it asks.
 
     The step that crosses the target may overshoot by far. Then its group is passed over and the following steps are
     tried, until one ends within one percent; of all ends, the one that loses least is taken. Whatever an end overshoots
     is given back first, the last steps first.
-
-    Raises:
-        UsageError: all steps together do not meet it.
-
     """
 
     def counts_after(taken: int) -> Counts:
         return {step.group: step.after for step in steps[:taken]}
 
-    least = scale.ratio(counts_after(len(steps)))
-    if least > share:
-        raise UsageError(
-            f"target {quantity}={share:g}: cannot be reached, all that can be removed leaves {least:.3g} of the "
-            f"baseline's {quantity}. Ask for at least that much, or allow more with round_to and exclude."
-        )
     above = bisect.bisect_left(range(len(steps)), True, key=lambda taken: scale.ratio(counts_after(taken + 1)) <= share)
     counts, passed = counts_after(above), set()
     if scale.ratio(counts) <= share:
@@ -213,6 +222,8 @@ def _reaching(steps: Sequence[Step], scale: Scale, share: float, quantity: Quant
         ends.append(_given_back(narrower, steps, scale, share))
         if reached >= 0.99 * share:
             break
+    if not ends:  # `check` has seen to it that this is a matter of rounding
+        return counts
     return min(ends, key=lambda end: sum(step.lost for step in steps if end.get(step.group, step.before) <= step.after))
 
 
@@ -228,7 +239,8 @@ def _given_back(counts: Counts, steps: Sequence[Step], scale: Scale, share: floa
     return counts
 
 
-def _best(scores: Array, count: int) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+def best(scores: Array, count: int) -> Mask:
+    """Return a mask that keeps so many of the highest scores; ties by position."""
     keep = np.zeros(len(scores), np.bool_)
     keep[np.argsort(-scores, kind="stable")[:count]] = True
     return keep

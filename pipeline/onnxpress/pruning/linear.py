@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -36,11 +37,15 @@ class Linear:
         rows = self.rows()
         return rows.reshape(self.groups, len(rows) // self.groups, -1).transpose(0, 2, 1).astype(np.float64)
 
-    def store(self, matrix: Array) -> None:
-        """Put a matrix back in the form and dtype of the weight."""
+    def tensor(self, matrix: Array) -> Array:
+        """Return a matrix in the form and dtype of the weight."""
         rows = self.rows()
-        new = np.moveaxis(matrix.transpose(0, 2, 1).reshape(rows.shape), (0, 1), self._axes())
-        self.weight.const_value = ir.tensor(np.ascontiguousarray(new, rows.dtype), name=self.weight.name)
+        array = np.moveaxis(matrix.transpose(0, 2, 1).reshape(rows.shape), (0, 1), self._axes())
+        return np.ascontiguousarray(array, rows.dtype)
+
+    def store(self, matrix: Array) -> None:
+        """Make a matrix the weight."""
+        self.weight.const_value = ir.tensor(self.tensor(matrix), name=self.weight.name)
 
     def rows(self) -> Array:
         """Return the weight as [out, in, …]; with groups, ``in`` is the number of input channels per group."""
@@ -59,8 +64,10 @@ class Linear:
             windows = _windows(self.node, entering, self.rows().shape[2:])  # [N, C, o…, k…]
             sizes = windows.shape[2 : entering.ndim]
             positions = np.unravel_index(_draw(math.prod(sizes), random), sizes)
-            rows = np.moveaxis(windows[(slice(None), slice(None), *positions)], 2, 1)  # [N, positions, C, k…]
-            return rows.reshape(rows.shape[0] * rows.shape[1], self.groups, -1).transpose(1, 0, 2)
+            chosen: tuple[Any, ...] = (slice(None), slice(None), *positions)
+            rows = np.moveaxis(windows[chosen], 2, 1)  # [N, positions, C, k…]
+            grouped: Array = rows.reshape(rows.shape[0] * rows.shape[1], self.groups, -1).transpose(1, 0, 2)
+            return grouped
         if self.node.op_type == "Gemm" and graph.attribute_int(self.node, "transA", 0):
             entering = entering.T
         return _some_rows(entering, random)[None]

@@ -28,12 +28,14 @@ class PruneOptions(NodeSelection):
     """Share of the channels or weights to remove, ``30%`` or 0.3."""
     target: dict[Quantity, float] | None = None
     """``{macs: 0.7}`` keeps at most 70 % of the baseline's MACs; or of its ``params``, or the ``bytes`` of weights."""
-    allocation: Literal["uniform", "global"] = "global"
+    allocation: Literal["uniform", "global", "sensitivity"] = "global"
     """``uniform`` takes the same share of every group (or weight tensor), ``global`` what matters least in the whole
-    model."""
+    model by the method's scores, ``sensitivity`` by the measured error of the outputs when one group alone is cut."""
     round_to: int = Field(default=8, ge=1)
     """Channel counts are kept multiples of this. onnxruntime's convolutions take channels in blocks, 16 on a CPU with
     AVX-512 and 8 with AVX2: what is in between costs as much as the next block. 8 keeps more accuracy, 16 is faster."""
+    iterations: int = Field(default=1, ge=1, le=20)
+    """Prune in so many equal steps, with a repair after each."""
     repair: bool = False
     """Re-solve the weights behind the cut by least squares, from calibration data without labels."""
 
@@ -76,7 +78,8 @@ class PruneOptions(NodeSelection):
             if len(given) != 1:
                 raise ValueError("granularity channel needs exactly one of amount and target (say how much to remove)")
             return self
-        alone = self.model_fields_set & {"repair", "round_to", "target"}
+        alone = self.model_fields_set & {"iterations", "repair", "round_to", "target"}
+        alone |= {"allocation"} if self.allocation == "sensitivity" else set()
         if alone:
             raise ValueError(f"{min(alone)} is for granularity channel only, not for {self.granularity}")
         if self.granularity == "weight" and not given:
@@ -86,6 +89,19 @@ class PruneOptions(NodeSelection):
                 f"granularity {self.granularity} says itself how much is removed: leave out amount and allocation"
             )
         return self
+
+    def iteration(self, number: int) -> Self:
+        """Return the options of one iteration, the first being 1: equal parts of the target, or of the amount."""
+        share = number / self.iterations
+        if self.target is not None:
+            return self.model_copy(update={"target": {name: 1 - (1 - to) * share for name, to in self.target.items()}})
+        gone = (self.amount or 0) * (number - 1) / self.iterations
+        return self.model_copy(update={"amount": ((self.amount or 0) * share - gone) / max(1 - gone, 1e-12)})
+
+    @property
+    def needs_data(self) -> bool:
+        """Tell whether calibration data are needed."""
+        return self.repair or self.allocation == "sensitivity" or criteria.needs_data(self.method)
 
     @property
     def pattern(self) -> tuple[int, int] | None:

@@ -13,7 +13,8 @@ from onnxpress.errors import UsageError
 from onnxpress.export.passes import shapes
 from onnxpress.export.passes.constants import lift
 from onnxpress.export.passes.rewiring import initializer
-from onnxpress.pruning import allocation, proof, surgery
+from onnxpress.pruning import allocation, criteria, proof, sensitivity, surgery
+from onnxpress.pruning.evidence import Evidence, collect
 from onnxpress.pruning.groups import Analysis, Group, analyze
 from onnxpress.pruning.layout import label
 from onnxpress.pruning.options import PruneOptions
@@ -41,55 +42,81 @@ def prune(model: ir.Model, options: PruneOptions, data: Dataset | None = None) -
         UsageError: the target cannot be reached, include and exclude leave no node, or repair has no data.
 
     """
-    if options.repair and data is None:
-        raise UsageError("prune: repair needs calibration data. Give --calibration DATA, or data.calibration.")
+    if options.needs_data and data is None:
+        why = "repair" if options.repair else f"{options.method} with allocation {options.allocation}"
+        raise UsageError(f"prune: {why} needs calibration data. Give --calibration DATA, or data.calibration.")
     work = model.clone()
     lift(work)
     if not any(options.selects(label(node)) for node in graph.nodes(work)):
         raise UsageError(
             f"include {options.include!r}, exclude {options.exclude!r}: no node is left. See `compress inspect`."
         )
-    before: dict[str, Any] = {"params_before": allocation.parameters(work)}
-    if options.granularity != "channel":
-        before["deflated_bytes_before"] = deflated_bytes(work)
-        changed, skipped, sparsity = sparsify(work, options)
-        facts = {
-            **before,
-            "params_after": allocation.parameters(work),
-            "deflated_bytes_after": deflated_bytes(work),
-            "sparsity": sparsity,
-        }
-        return Edit(model=work, changed=tuple(changed), skipped=tuple(skipped), facts=facts)
+    return _channels(work, options, data) if options.granularity == "channel" else _weights(work, options, data)
 
-    _untie_parameters(work)
-    stated = shapes.known(work)
-    shapes.infer(work)
-    analysis = analyze(work)
-    groups, skipped = _selected(analysis, options)
-    choice = allocation.choose(work, groups, options)
-    macs_before, share = graph.total_macs(work), _prunable_share(work, groups)
-    masked = surgery.masked(work, choice)
-    reference, outputs = work.clone(), {value.name or "": value for node in work.graph for value in node.outputs}
-    changed = surgery.cut(work, choice)
-    macs_after = graph.total_macs(work)
-    proof_error = proof.prove(work, masked, data)
-    repaired = repair(work, reference, surgery.Kept(choice), outputs, data) if options.repair and data else []
+
+def _weights(work: ir.Model, options: PruneOptions, data: Dataset | None) -> Edit:
+    """Zero single weights of a model, in place."""
+    before = {"params_before": allocation.parameters(work), "deflated_bytes_before": deflated_bytes(work)}
+    changed, skipped, sparsity = sparsify(work, options, _evidence(work, options, data))
     facts = {
         **before,
         "params_after": allocation.parameters(work),
-        "macs_before": macs_before,
-        "macs_after": macs_after,
-        "macs_ratio": macs_after / macs_before if macs_before else 1.0,
+        "deflated_bytes_after": deflated_bytes(work),
+        "sparsity": sparsity,
+    }
+    return Edit(model=work, changed=tuple(changed), skipped=tuple(skipped), facts=facts)
+
+
+def _channels(work: ir.Model, options: PruneOptions, data: Dataset | None) -> Edit:
+    """Remove channels of a model, in place, in as many iterations as the options ask for."""
+    _untie_parameters(work)
+    stated = shapes.known(work)
+    shapes.infer(work)
+    reference, outputs = work.clone(), {str(value.name): value for node in work.graph for value in node.outputs}
+    analysis = analyze(work)
+    groups, skipped = _selected(analysis, options)
+    allocation.check(work, groups, options)
+    facts: dict[str, Any] = {
+        "params_before": allocation.parameters(work),
+        "macs_before": graph.total_macs(work),
         "groups": len(groups),
         "groups_skipped": len(analysis.groups) - len(groups),
         "channels_before": sum(group.size for group in groups),
-        "channels_after": sum(int(np.count_nonzero(keep)) for keep in choice.values()),
-        "prunable_macs_pct": 100 * share,
-        "proof_error": proof_error,
+        "prunable_macs_pct": 100 * _prunable_share(work, groups),
+    }
+    whole = allocation.quantity(work, options)
+    kept, errors, changed, repaired, removed = surgery.Kept({}), [], [], [], 0
+    for number in range(1, options.iterations + 1):
+        groups = groups if number == 1 else _selected(analyze(work), options)[0]
+        evidence = _evidence(work, options, data)
+        importances = {group: criteria.importance(options.method, group, evidence) for group in groups}
+        if options.allocation == "sensitivity" and data is not None:
+            importances = sensitivity.measured(work, groups, importances, options.round_to, evidence, data)
+        choice = allocation.choose(work, groups, options.iteration(number), importances, whole)
+        removed += sum(int(np.count_nonzero(~keep)) for keep in choice.values())
+        masked = surgery.masked(work, choice)
+        kept = kept.then(surgery.Kept(choice))
+        changed += surgery.cut(work, choice)
+        errors.append(proof.prove(work, masked, data))
+        if options.repair and data is not None:
+            repaired = repair(work, reference, kept, outputs, data)
+    macs = graph.total_macs(work)
+    facts |= {
+        "params_after": allocation.parameters(work),
+        "macs_after": macs,
+        "macs_ratio": macs / facts["macs_before"] if facts["macs_before"] else 1.0,
+        "channels_after": facts["channels_before"] - removed,
+        "proof_error": max((error for error in errors if error is not None), default=None),
         "layers_repaired": len(repaired),
     }
     shapes.restore(work, stated)
-    return Edit(model=work, changed=tuple(changed), skipped=tuple(skipped), facts=facts)
+    return Edit(model=work, changed=tuple(dict.fromkeys(changed)), skipped=tuple(skipped), facts=facts)
+
+
+def _evidence(model: ir.Model, options: PruneOptions, data: Dataset | None) -> Evidence:
+    """Return what the method wants to know of the weights' inputs."""
+    wanted = criteria.needs_data(options.method) or options.allocation == "sensitivity"
+    return collect(model, data) if wanted and data is not None else Evidence()
 
 
 def _untie_parameters(model: ir.Model) -> None:

@@ -15,16 +15,17 @@ from onnxpress import artifact, graph
 from onnxpress.artifact import Skip
 from onnxpress.graph import Array
 from onnxpress.pruning import criteria
+from onnxpress.pruning.evidence import Evidence
 from onnxpress.pruning.layout import label, obstacle
 from onnxpress.pruning.options import PruneOptions
 from onnxpress.pruning.weights import RECURRENT, Weight, weights_of
 
 
-def sparsify(model: ir.Model, options: PruneOptions) -> tuple[list[str], list[Skip], float]:
+def sparsify(model: ir.Model, options: PruneOptions, evidence: Evidence) -> tuple[list[str], list[Skip], float]:
     """Zero weights, in place; return the changed nodes, what was left alone, and the share of zeros among weights."""
     found, skipped = _select(model, options)
     keeps: dict[ir.Value, Array | None]
-    scores = {weight.value: criteria.score(options.method, weight.rows()) for weight in found}
+    scores = {weight.value: criteria.score(options.method, weight, evidence) for weight in found}
     if options.pattern is not None:
         keeps = {weight.value: best_of(scores[weight.value], *options.pattern) for weight in found}
     elif options.allocation == "global" and found:

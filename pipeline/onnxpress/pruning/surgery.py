@@ -39,6 +39,17 @@ class Kept:
                 mask = masks.setdefault(member.axis, np.ones(len(member.channel), np.bool_))
                 mask &= (member.channel < 0) | keep[member.channel]
 
+    def then(self, later: Kept) -> Kept:
+        """Return what is kept of the first model after a second choice, made on the model cut by this one."""
+        both = Kept({})
+        both._masks = {value: dict(masks) for value, masks in self._masks.items()}
+        for value, masks in later._masks.items():
+            for axis, mask in masks.items():
+                whole = both._masks.setdefault(value, {}).get(axis, np.ones(len(mask), np.bool_)).copy()
+                whole[whole] = mask
+                both._masks[value][axis] = whole
+        return both
+
     def along(self, value: ir.Value | None, axis: int) -> Mask | None:
         """Return the mask of an axis that is cut; None when all of it is kept."""
         return None if value is None else self._masks.get(value, {}).get(axis)

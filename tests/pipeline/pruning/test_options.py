@@ -25,7 +25,7 @@ def test_percent_and_fraction_are_the_same() -> None:
         ({"target": {"flops": 0.5}}, "'macs', 'params' or 'bytes'"),
         ({"target": {"macs": 0.5, "params": 0.5}}, "no target"),
         ({"target": 0.5}, "no target"),
-        ({"amount": 0.3, "method": "l3"}, "unknown method 'l3'. Known: l1, "),
+        ({"amount": 0.3, "method": "l3"}, "unknown method 'l3'. Known: activation, l1, "),
         ({"amount": 0.3, "granularity": "chanel"}, "neither channel nor weight nor a pattern"),
         ({"amount": 0.3, "granularity": "4:4"}, "neither channel nor weight nor a pattern"),
         ({"amount": 0.3, "round_to": 0}, "greater than or equal to 1"),

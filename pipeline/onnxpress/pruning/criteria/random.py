@@ -7,9 +7,12 @@ import zlib
 import numpy as np
 
 from onnxpress.graph import Array
+from onnxpress.pruning.evidence import Seen
+
+NEEDS_DATA = False
 
 
-def score(weight: Array) -> Array:
+def score(weight: Array, _: Seen) -> Array:
     """Return one number from 0 to 1 for each weight."""
     generator = np.random.default_rng(zlib.crc32(np.ascontiguousarray(weight).tobytes()))
     return generator.random(weight.size).reshape(weight.shape)

@@ -1,0 +1,111 @@
+"""What calibration data say about each weight: moments of what it is multiplied with, collected in one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxpress import graph
+from onnxpress.graph import Array
+from onnxpress.pruning.linear import Linear, Moments, linear
+from onnxpress.pruning.surgery import Mask
+from onnxpress.pruning.walk import BATCH
+from onnxpress.pruning.weights import Weight
+from onnxpress.session import open_session, run
+from onnxpress_calibration.dataset import LABELS, Dataset
+
+DAMPING = 1e-3
+"""Added to every variance, relative to the mean one: features that never vary together still count as two."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What was seen of one weight [out, in, …]; each array has its shape."""
+
+    energy: Array
+    """Mean square of the input that it multiplies."""
+    variance: Array
+    """Variance of that input, given all others of the same output: what no change of theirs and no bias can replace."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """Moments by weight. A weight that was not observed (in a recurrent layer, say) gets those of white noise."""
+
+    moments: Mapping[ir.Value, tuple[Linear, Moments]] = field(default_factory=dict)
+
+    def seen(self, weight: Weight) -> Seen:
+        """Return what was seen of a weight."""
+        if weight.value not in self.moments:
+            ones = np.ones(weight.rows().shape)
+            return Seen(energy=ones, variance=ones)
+        layer, moments = self.moments[weight.value]
+        inverse = np.linalg.inv(damped(moments.covariance))
+        variance = 1 / np.diagonal(inverse, axis1=1, axis2=2)
+        return Seen(energy=layer.spread(moments.energy), variance=layer.spread(variance))
+
+    def problems(self, weight: Weight) -> Iterator[tuple[Array, Array]]:
+        """Yield (covariance [features, features], matrix [features, channels]) of each group of a weight."""
+        if weight.value in self.moments:
+            layer, moments = self.moments[weight.value]
+            yield from zip(damped(moments.covariance), layer.matrix(), strict=True)
+        else:
+            rows = weight.rows().astype(np.float64)
+            matrix = np.moveaxis(rows, 1, 0).reshape(rows.shape[1], -1)
+            yield np.eye(len(matrix)), matrix
+
+    def refitted(self, weight: Weight, keep: Mask) -> Array:
+        """Return a weight tensor that reads some of its inputs only, and gives by them what it gave, as far as it can.
+
+        Args:
+            weight: Where it is.
+            keep: Mask over its input axis.
+        """
+        if weight.value not in self.moments:
+            rows = weight.rows() * keep.reshape(1, -1, *[1] * (weight.rows().ndim - 2))
+            return np.moveaxis(rows, (0, 1), (weight.out_axis, weight.in_axis))
+        layer, moments = self.moments[weight.value]
+        matrix = layer.matrix()
+        feature = np.repeat(keep, matrix.shape[1] // len(keep))
+        squares = damped(moments.squares[:, :-1, :-1] / max(moments.count, 1))
+        wanted = squares[:, feature] @ matrix
+        matrix[:, feature] = np.linalg.solve(squares[:, feature][:, :, feature], wanted)
+        matrix[:, ~feature] = 0
+        return layer.tensor(matrix)
+
+
+def collect(
+    model: ir.Model,
+    data: Dataset,
+    advance: Callable[[int], object] = lambda samples: None,  # noqa: ARG005
+) -> Evidence:
+    """Run a model over calibration data and sum the moments of what enters each Conv, Gemm and MatMul.
+
+    Memory holds one batch of activations and one square matrix per layer, however many samples there are.
+    """
+    layers = [layer for layer in map(linear, model.graph) if layer is not None]
+    moments = {layer.weight: (layer, Moments.zeros(layer)) for layer in layers}
+    randoms = [np.random.default_rng(0) for _ in layers]
+    exposed = model.clone()
+    values = {value.name: value for node in exposed.graph for value in node.outputs}
+    known = {value.name for value in (*exposed.graph.inputs, *exposed.graph.outputs)}
+    names = dict.fromkeys(str(layer.entering.name) for layer in layers)
+    exposed.graph.outputs.extend(values[name] for name in names if name not in known)
+    session = open_session(exposed)
+    for batch in data.batches(graph.input_specs(model), BATCH):
+        feeds = {name: value for name, value in batch.items() if name != LABELS}
+        found = feeds | run(session, feeds)
+        for layer, random in zip(layers, randoms, strict=True):
+            moments[layer.weight][1].add(layer.features(found[str(layer.entering.name)], random))
+        advance(len(next(iter(feeds.values()))))
+    return Evidence(moments=moments)
+
+
+def damped(covariance: Array) -> Array:
+    """Return covariances [groups, features, features] that can be inverted."""
+    mean = np.trace(covariance, axis1=1, axis2=2) / covariance.shape[1]
+    result: Array = covariance + np.maximum(DAMPING * mean, 1e-12)[:, None, None] * np.eye(covariance.shape[1])
+    return result

@@ -1,0 +1,89 @@
+"""Sensitivity: what the model's outputs lose when one group alone is cut.
+
+A criterion compares the channels of one group well; how much an error inside one group matters next to an error inside
+another one, only the outputs tell. So each group alone is cut to half, the weights that read it are re-solved by least
+squares on the moments of their inputs where those are known, and the error of the outputs is measured on a few samples.
+The importances of its channels are then scaled such that the half that goes adds up to that error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxpress import graph
+from onnxpress.graph import Array
+from onnxpress.pruning import allocation
+from onnxpress.pruning.evidence import Evidence
+from onnxpress.pruning.groups import Group
+from onnxpress.pruning.surgery import Mask
+from onnxpress.pruning.walk import BATCH
+from onnxpress.session import open_session, run
+from onnxpress_calibration.dataset import LABELS, Dataset
+
+SAMPLES = 32
+
+
+def measured(
+    model: ir.Model,
+    groups: Sequence[Group],
+    importances: Mapping[Group, Array],
+    round_to: int,
+    evidence: Evidence,
+    data: Dataset,
+    advance: Callable[[int], object] = lambda groups: None,  # noqa: ARG005
+) -> dict[Group, Array]:
+    """Return importances in units of the outputs' error: its mean square over the variance, summed over the outputs.
+
+    Args:
+        model: The model that the groups are of; it is not changed.
+        groups: Those that may become smaller.
+        importances: What a criterion says that each group loses with each of its channels, [size].
+        round_to: Widths are multiples of this.
+        evidence: Moments of the inputs of the model's layers; may be empty.
+        data: The first `SAMPLES` of it are used.
+        advance: Called with 1 after each group.
+    """
+    batches = _first(data, model)
+    session = open_session(model)
+    expected = [run(session, feeds) for feeds in batches]
+    scaled = {}
+    for group in groups:
+        widths = allocation.widths(group, round_to)[:-1]
+        keep = allocation.best(importances[group], min(widths, key=lambda width: abs(width - group.size / 2)))
+        session = open_session(_without(model, group, keep, evidence))
+        errors = [_error(run(session, feeds), wanted) for feeds, wanted in zip(batches, expected, strict=True)]
+        lost = importances[group][~keep].sum()
+        scaled[group] = importances[group] * (float(np.mean(errors)) / lost if lost else 1.0)
+        advance(1)
+    return scaled
+
+
+def _first(data: Dataset, model: ir.Model) -> list[dict[str, Array]]:
+    batches: list[dict[str, Array]] = []
+    for batch in data.batches(graph.input_specs(model), BATCH):
+        batches.append({name: value for name, value in batch.items() if name != LABELS})
+        if len(batches) * BATCH >= SAMPLES:
+            break
+    return batches
+
+
+def _without(model: ir.Model, group: Group, keep: Mask, evidence: Evidence) -> ir.Model:
+    """Return a copy whose weights do not read some channels of a group, and make good for them what they can."""
+    copy = model.clone()
+    for weight in group.readers:
+        channel = group.channel(weight.value, weight.in_axis)
+        array = evidence.refitted(weight, (channel < 0) | keep[channel])
+        copy.graph.initializers[str(weight.value.name)].const_value = ir.tensor(array)
+    return copy
+
+
+def _error(found: Mapping[str, Array], wanted: Mapping[str, Array]) -> float:
+    """Return the mean square error over the variance, summed over the outputs that are real numbers."""
+    total = 0.0
+    for name, value in wanted.items():
+        if value.dtype.kind == "f" and found[name].shape == value.shape:
+            total += float(np.mean(np.square(found[name] - value)) / max(float(np.var(value)), 1e-30))
+    return total
