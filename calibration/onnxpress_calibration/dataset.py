@@ -57,6 +57,30 @@ class Dataset:
         """Number of samples."""
         return sum(1 for _ in self.samples())
 
+    def drawn(self, inputs: Mapping[str, InputSpec], count: int) -> Dataset:
+        """Return a part of this data, held in memory: the ``count`` samples whose hashes are lowest, one by one.
+
+        Which they are, and their order, does not depend on the order of the data. A model with a fixed batch gets whole
+        batches.
+
+        Raises:
+            DataError: as `batches` does.
+        """
+        lowest: dict[bytes, dict[str, Array]] = {}
+        position, size = 0, _batch_size(inputs, 1)
+        for piece in self._pieces(size, inputs):
+            checked = self._checked(piece, inputs, position)
+            position += samples_in(piece)
+            digest = hashlib.sha256()
+            for name in sorted(checked):
+                digest.update(name.encode() + np.ascontiguousarray(checked[name]).tobytes())
+            lowest[digest.digest()] = {name: value.copy() for name, value in piece.items()}
+            if len(lowest) > max(count // size, 1):
+                del lowest[max(lowest)]
+        if position == 0:
+            raise self._empty()
+        return Dataset(origin=self.origin, read=lambda: (lowest[key] for key in sorted(lowest)))
+
     def samples(self) -> Iterator[dict[str, Array]]:
         """Yield one sample at a time, each array with a first axis of 1 (labels too)."""
         return self._pieces(1)
@@ -77,15 +101,16 @@ class Dataset:
             DataError: no samples, a missing input, a wrong dtype or shape, NaN or infinity; with the sample's number.
 
         """
-        fixed = {spec.shape[0] for spec in inputs.values() if spec.shape and spec.shape[0] is not None}
-        size = int(next(iter(fixed), size)) if len(fixed) == 1 else size
         position = 0
-        for piece in self._pieces(size, inputs):
+        for piece in self._pieces(_batch_size(inputs, size), inputs):
             length = samples_in(piece)
             yield self._checked(piece, inputs, position)
             position += length
         if position == 0:
-            raise DataError(f"data {self.origin}: holds no samples. At least one is needed.")
+            raise self._empty()
+
+    def _empty(self) -> DataError:
+        return DataError(f"data {self.origin}: holds no samples. At least one is needed.")
 
     def _pieces(self, size: int, inputs: Mapping[str, InputSpec] | None = None) -> Iterator[dict[str, Array]]:
         left = self.limit
@@ -124,6 +149,12 @@ class Dataset:
         if LABELS in batch and LABELS not in inputs:
             checked[LABELS] = batch[LABELS]
         return checked
+
+
+def _batch_size(inputs: Mapping[str, InputSpec], size: int) -> int:
+    """Return the samples of a batch: those a model is fixed to, else as many as asked for."""
+    fixed = {spec.shape[0] for spec in inputs.values() if spec.shape and spec.shape[0] is not None}
+    return int(next(iter(fixed), size)) if len(fixed) == 1 else size
 
 
 def _is_whole(value: Array, spec: InputSpec) -> bool:

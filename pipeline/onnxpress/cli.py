@@ -11,7 +11,7 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -188,13 +188,16 @@ def prune(
 @click.option("--symmetric", is_flag=True, help="Zero points of activations in the middle of their type.")
 @click.option("--per-tensor", is_flag=True, help="One weight scale per tensor instead of per channel.")
 @click.option("--require-int8", metavar="REGEX", help="Fail (exit 3) if a layer whose name matches stays float.")
+@click.option("--equalize/--no-equalize", default=None, help="Rescale channels, exactly, to fit int8 (on).")
+@click.option("--bias-correction/--no-bias-correction", default=None, help="Take mean errors out of biases (on).")
+@click.option("--verify/--no-verify", default=None, help="Compare with float, refuse what is useless (on).")
 @click.option("--include", metavar="REGEX", help="Quantize only nodes whose name matches.")
 @click.option("--exclude", metavar="REGEX", help="Keep nodes float whose name matches.")
 @click.option("--evaluation", metavar="DATA", help="auto: samples to judge by, labelled where the metric needs it.")
 @click.option("--metric", help="auto: top1, top5, spearman, mean, or module:fn.")
 @click.option("--max-drop", help="auto: what the metric may lose, for example 1%.")
-@click.option("--min-sqnr", help="auto: least fidelity of the outputs, for example 20dB; needs no labels.")
-@click.option("--min-agreement", help="auto: least share of equal classes, for example 99%; needs no labels.")
+@click.option("--min-sqnr", help="Least fidelity of the outputs, for example 20dB; needs no labels.")
+@click.option("--min-agreement", help="Least share of equal classes, for example 99%; needs no labels.")
 @click.option("--budget", help="auto: about how long the search may take, for example 5m; it can be continued.")
 @click.option("--ep", "provider", help="auto: execution provider to be fast on.")
 @click.option("--threads", type=int, help="auto: intra-op threads to be fast with.")
@@ -217,6 +220,9 @@ def quantize(
     symmetric: bool,
     per_tensor: bool,
     require_int8: str | None,
+    equalize: bool | None,
+    bias_correction: bool | None,
+    verify: bool | None,
     include: str | None,
     exclude: str | None,
     evaluation: str | None,
@@ -241,11 +247,12 @@ def quantize(
 
     values: dict[str, Any] = {"mode": mode, "calibrator": calibrator, "samples": samples, "per_tensor": per_tensor}
     values |= {"format": written, "activations": activations, "weights": weights, "bits": bits, "symmetric": symmetric}
+    values |= {"equalize": equalize, "bias_correction": bias_correction, "verify": verify}
     values |= {"include": include, "exclude": exclude, "max_drop": max_drop, "min_sqnr": min_sqnr}
     values |= {"min_agreement": min_agreement, "budget": budget, "provider": provider, "threads": threads}
     values |= {"block_size": block_size, "require_int8": require_int8, "keep_io": not half_io}
     chosen = options(QuantizeOptions, values)
-    data = dataset(calibration) if calibration is not None and mode in ("static", "auto", "fp16") else None
+    data = dataset(calibration) if calibration is not None else None
     statistics = read_profile(profile, model) if profile is not None and mode in ("static", "auto", "fp16") else None
     judged_by = dataset(evaluation) if evaluation is not None and mode == "auto" else None
     check_metric(metric)
@@ -275,6 +282,7 @@ def quantize(
     lines = [
         f"{output}: {size(made)}",
         *([explain(edit.facts)] if mode == "auto" else []),
+        *fidelity_line(edit.facts),
         f"in the loaded onnxruntime session: {running.int8} int8 kernels, {running.float} float, "
         f"{running.conversions} conversions; {running.float_bytes:,} bytes of float weights left",
         *([f"  {running.copies} copies between host and device"] if running.copies else []),
@@ -852,6 +860,16 @@ def exit_code(report: Report) -> int:
     from onnxpress.gate import check
 
     return check.exit_code(report.checks)
+
+
+def fidelity_line(facts: Mapping[str, Any]) -> list[str]:
+    """Say how near an int8 model is to float, where that was measured."""
+    if "verified_samples" not in facts:
+        return []
+    sqnr, agreement = facts["sqnr_db"], facts["agreement_pct"]
+    words = ["no difference" if sqnr is None else f"{sqnr:.1f} dB SQNR"]
+    words += [] if agreement is None else [f"the same class for {agreement:.1f} %"]
+    return [f"against float on {facts['verified_samples']} calibration samples: {', '.join(words)}"]
 
 
 def size(made: Artifact) -> str:

@@ -184,3 +184,16 @@ def add_initializer(main: ir.Graph, name: str, array: Array) -> ir.Value:
     value = ir.Value(name=name, const_value=tensor, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype))
     main.register_initializer(value)
     return value
+
+
+def set_constant(main: ir.Graph, node: ir.Node, position: int, array: Array) -> None:
+    """Give a node another constant at one of its inputs; other nodes that read the old one keep it."""
+    old = node.inputs[position] if position < len(node.inputs) else None
+    if old is not None and old.is_initializer() and len(old.uses()) == 1 and not old.is_graph_output():
+        old.const_value = ir.tensor(array, name=old.name)
+        old.shape = ir.Shape(array.shape)
+        return
+    name = f"{node.name}_{position}" if old is None else f"{old.name}_{node.name}"
+    if position >= len(node.inputs):
+        node.resize_inputs(position + 1)
+    node.replace_input_with(position, add_initializer(main, name, array))

@@ -103,3 +103,17 @@ def test_whole_inputs_lie_on_an_axis_of_their_own() -> None:
     assert [int(batch["rate"]) for batch in batches] == [8, 16, 16]
     assert [samples_in(batch) for batch in batches] == [1, 1, 1]
     assert (batches[1]["state"] == states[1]).all()
+
+
+def test_drawn_samples_depend_on_nothing_but_what_they_hold() -> None:
+    values = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
+    specs = {"x": InputSpec(dtype=np.dtype(np.float32), shape=(None, 3))}
+    forth = Dataset(origin="a", read=lambda: [{"x": values}]).drawn(specs, 8)
+    back = Dataset(origin="b", read=lambda: [{"x": values[30:][::-1]}, {"x": values[:30]}]).drawn(specs, 8)
+    taken = [np.concatenate([batch["x"] for batch in data.batches(specs)]) for data in (forth, back)]
+    assert len(taken[0]) == 8 and np.array_equal(*taken)
+    pairs = {"x": InputSpec(dtype=np.dtype(np.float32), shape=(2, 3))}
+    assert forth.count == 8
+    assert [
+        len(batch["x"]) for batch in Dataset(origin="c", read=lambda: [{"x": values}]).drawn(pairs, 5).batches(pairs)
+    ] == [2, 2]

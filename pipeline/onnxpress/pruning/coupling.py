@@ -20,7 +20,7 @@ Gather                          selects numbers; from a table (an embedding) it 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,8 +36,14 @@ Sizes = tuple[int | None, ...]
 def follow(model: ir.Model) -> Layout:
     """Run every node's rule over the main graph, in order, and return where its channels lie."""
     layout = Layout(model)
+    walk(layout, model, RULES)
+    return layout
+
+
+def walk(layout: Layout, model: ir.Model, rules: Mapping[str, Rule]) -> None:
+    """Run a rule for every node over the main graph, in order; channels that enter any other operator must stay."""
     for node in model.graph:
-        rule = RULES.get(node.op_type) if node.domain in graph.ONNX_DOMAINS else None
+        rule = rules.get(node.op_type) if node.domain in graph.ONNX_DOMAINS else None
         if rule is None:
             layout.refuse(node, "this operator is not followed")
         elif any(shape is None for shape in map(graph.shape, _given(node))):
@@ -49,7 +55,6 @@ def follow(model: ir.Model) -> Layout:
                 layout.refuse(node, "takes sizes, positions or limits from it", node.inputs[1:])
             rule(layout, node)
     layout.settle(model.graph)
-    return layout
 
 
 def integers(node: ir.Node, position: int, attribute: str) -> list[int] | None:

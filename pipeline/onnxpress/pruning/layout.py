@@ -42,6 +42,11 @@ class Channels:
         self._parent: Numbers = np.empty(0, np.int64)
         self._fixed: list[tuple[Numbers, Skip]] = []
 
+    @property
+    def count(self) -> int:
+        """How many numbers were given out."""
+        return len(self._parent)
+
     def new(self, count: int) -> Numbers:
         """Return fresh numbers, each a channel of its own."""
         numbers = np.arange(len(self._parent), len(self._parent) + count)

@@ -64,14 +64,22 @@ class QuantizeOptions(NodeSelection):
     """One weight scale per tensor instead of one per output channel."""
     require_int8: RegularExpression = None
     """Regular expression: refuse the result if a layer whose name matches does not run as an int8 kernel."""
+    equalize: bool = True
+    """static: rescale channels, exactly, so that one step fits all channels of an activation."""
+    bias_correction: bool = True
+    """static: take the mean error of each output channel out of its bias."""
+    verify: bool = True
+    """Compare the int8 model with the float model on calibration samples, and refuse it when it is useless."""
     samples: int | None = Field(default=None, gt=0)
     """Use only the first so many calibration samples."""
     max_drop: Annotated[float | None, BeforeValidator(_points)] = Field(default=None, ge=0)
     """auto: what the metric may lose, in its own unit (``1%`` and ``1pp`` are one point of top-1)."""
     min_sqnr: Annotated[float | None, BeforeValidator(_decibels)] = None
-    """auto: least signal-to-quantization-noise ratio of the outputs, ``20 dB``; needs no labels."""
+    """Least signal-to-quantization-noise ratio of the outputs, ``20 dB``; needs no labels. A bound for ``auto``;
+    the other modes refuse a model below it (10 dB by default)."""
     min_agreement: Annotated[float | None, BeforeValidator(_points)] = Field(default=None, ge=0, le=100)
-    """auto: least share of samples with the float model's class, ``99%``; needs no labels."""
+    """Least share of samples with the float model's class, ``99%``; needs no labels. A bound for ``auto``; the
+    other modes refuse a model below it (90 % by default)."""
     budget: Annotated[timedelta, BeforeValidator(_duration)] = timedelta(minutes=5)
     """auto: about how long the search may take."""
     provider: str = "cpu"

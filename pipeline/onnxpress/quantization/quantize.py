@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import onnx_ir as ir
 
@@ -20,6 +21,9 @@ from onnxpress.quantization.options import QuantizeOptions
 from onnxpress.quantization.placement import gemms, place
 from onnxpress.quantization.profiling import profile
 from onnxpress.quantization.ranges import choose_ranges
+from onnxpress.quantization.techniques.bias_correction import correct_biases
+from onnxpress.quantization.techniques.equalization import equalize
+from onnxpress.quantization.verification import verify
 from onnxpress_calibration.dataset import Dataset
 from onnxpress_calibration.profile import Profile
 
@@ -54,10 +58,12 @@ def quantize(
 
     Raises:
         UsageError: static or auto mode without data.
-        ModelError: nothing in the model can be quantized, or a layer of ``require_int8`` stays float; the message says
-            why.
+        ModelError: nothing in the model can be quantized, a layer of ``require_int8`` stays float, or the int8 model is
+            useless; the message says why.
         DataError: the calibration data does not fit the model.
     """
+    if data is not None and options.samples is not None:
+        data = replace(data, limit=options.samples)
     if options.mode == "static":
         edit = _static(model, options, data, statistics, advance)
     elif options.mode == "auto":
@@ -76,7 +82,11 @@ def quantize(
         raise _nothing(options, edit.skipped)
     if options.require_int8 is not None:
         require(edit.model, options.require_int8, edit.skipped)
-    return replace(edit, facts={**edit.facts, "notes": options.notes})
+    facts = {**edit.facts, "notes": [*options.notes, *edit.facts.get("notes", [])]}
+    if options.verify and data is not None and options.mode != "auto":  # which has judged it already
+        found = verify(model, edit.model, options, data, advance)
+        facts |= found | {"notes": [*facts["notes"], *found["notes"]]}
+    return replace(edit, facts=facts)
 
 
 def _static(
@@ -86,6 +96,13 @@ def _static(
     statistics: Profile | None,
     advance: Callable[[int], object],
 ) -> Edit:
+    """Rescale the float model, find ranges, correct biases, and write the int8 model."""
+    facts: dict[str, Any] = {}
+    skipped: tuple[Skip, ...] = ()
+    if data is not None and options.equalize:
+        equalized = equalize(model, options, data, advance)
+        model, skipped, facts["equalized_tensors"] = equalized.model, equalized.skipped, len(equalized.changed)
+        statistics = None if equalized.changed else statistics  # those of tensors as they were
     copy = model.clone()
     gemms(copy)
     placement = place(copy, options.selects)
@@ -95,7 +112,12 @@ def _static(
     # The float model is run, not the copy: both have every tensor that needs a range, under the same name.
     collected = _collected(model, names, data, statistics, options, advance)
     ranges = choose_ranges(placement, placement.measured, collected, options.calibrator, options.levels)
-    return static.write(copy, placement, ranges, options)
+    if data is not None and options.bias_correction:
+        facts["corrected_biases"] = correct_biases(copy, options, data, ranges, advance)
+    if data is None and (options.equalize or options.bias_correction):
+        facts["notes"] = ["equalization and bias correction need samples: with --profile alone they are left out"]
+    edit = static.write(copy, placement, ranges, options)
+    return replace(edit, skipped=(*edit.skipped, *skipped), facts={**edit.facts, **facts})
 
 
 def _fp16(
@@ -152,10 +174,9 @@ def _collected(
             raise UsageError(
                 f"quantize: mode {options.mode} needs calibration data. Give --calibration DATA, or use mode dynamic."
             )
-        chosen = data if options.samples is None else replace(data, limit=options.samples)
         axes = needed(model)[1] if options.calibrator == "auto" else {}
         channels = {name: axis for name, axis in axes.items() if name in names}
-        collected = profile(model, names, chosen, channels=channels, advance=advance)
+        collected = profile(model, names, data, channels=channels, advance=advance)
     missing = [name for name in names if name not in collected.tensors]
     if missing:
         raise UsageError(f"profile: has no tensor {missing[0]!r}. It is of another model: make it again.")
