@@ -25,7 +25,7 @@ _HIGH_WORD = 1 if np.little_endian else 0
 class TensorStatistics:
     """Minimum, maximum and histogram of the values a tensor took."""
 
-    __slots__ = ("_counts", "_waiting", "channels", "high", "low")
+    __slots__ = ("_counts", "_held", "_waiting", "channels", "high", "low")
 
     def __init__(self, *, channels: ChannelStatistics | None = None) -> None:
         self.low = np.inf
@@ -34,7 +34,8 @@ class TensorStatistics:
         self.channels = channels
         """Statistics by channel, where they were asked for."""
         self._counts = np.zeros(BINS, np.int64)
-        self._waiting: list[Array] = []
+        self._waiting: dict[int, list[Array]] = {}
+        self._held = 0
 
     @property
     def counts(self) -> Array:
@@ -44,7 +45,7 @@ class TensorStatistics:
 
     @property
     def count(self) -> int:
-        """Number of values counted: all of a small tensor, `sampling.LIMIT` of each sample of a large one."""
+        """Number of values seen; of a large tensor nearly, see `sampling`."""
         return int(self.counts.sum())
 
     def update(self, values: Array, *, samples: int = 1, thin: bool = True) -> None:
@@ -53,7 +54,7 @@ class TensorStatistics:
         Args:
             values: float32 or float16, any shape; an empty one changes nothing.
             samples: How many samples these are.
-            thin: Count only some of the values of a large tensor; see `sampling`.
+            thin: Of a large tensor, count only the tails and some of the rest; see `sampling`.
 
         Raises:
             DataError: a value is NaN or infinite; the caller knows which tensor and sample it was.
@@ -65,11 +66,14 @@ class TensorStatistics:
         if not (np.isfinite(low) and np.isfinite(high)):  # NaN is the minimum of whatever holds it
             raise DataError("holds NaN or infinity")
         self.low, self.high = min(self.low, low), max(self.high, high)
-        rows = values.reshape(samples, -1)
-        if thin and rows.shape[1] > sampling.LIMIT:
-            rows = rows.take(sampling.positions(rows.shape[1]), axis=1)
-        self._waiting.append(rows.reshape(-1).view(np.uint16)[_HIGH_WORD::2].copy())
-        if sum(map(len, self._waiting)) >= 2 * BINS:
+        for row in values.reshape(samples, -1):
+            if thin and len(row) >= 2 * sampling.LIMIT:
+                stretch, chosen, tails = sampling.split(row)
+                self._hold(chosen, stretch)
+                self._hold(tails, 1)
+            else:
+                self._hold(row, 1)
+        if self._held >= 2 * BINS:
             self._flush()
         if self.channels is not None:
             self.channels.update(values)
@@ -92,12 +96,18 @@ class TensorStatistics:
         occupied = counts > 0
         return np.clip(values[order][occupied], self.low, self.high), counts[occupied]
 
+    def _hold(self, values: Array, weight: int) -> None:
+        """Keep the upper 16 bits of values that count ``weight`` times each."""
+        self._waiting.setdefault(weight, []).append(values.view(np.uint16)[_HIGH_WORD::2].copy())
+        self._held += len(values)
+
     def _flush(self) -> None:
         """Count what waits. Going through all bins costs more than counting, so it is not done for each sample."""
-        if self._waiting:
-            added = np.bincount(np.concatenate(self._waiting))
-            self._counts[: len(added)] += added
-            self._waiting.clear()
+        for weight, waiting in self._waiting.items():
+            added = np.bincount(np.concatenate(waiting))
+            self._counts[: len(added)] += weight * added
+        self._waiting.clear()
+        self._held = 0
 
 
 @cache
