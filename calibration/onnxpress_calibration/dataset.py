@@ -46,11 +46,15 @@ class Dataset:
         """Hash of the samples themselves: names, dtypes, shapes and bytes, whatever the chunks or the file."""
         digest = hashlib.sha256()
         for sample in self.samples():
-            for name in sorted(sample):
-                value = sample[name]
-                digest.update(f"{name} {value.dtype.str} {value.shape}\n".encode())
-                digest.update(np.ascontiguousarray(value).tobytes())
+            _add(digest, sample)
         return digest.hexdigest()
+
+    def input_hashes(self) -> Iterator[bytes]:
+        """Yield a hash of each sample without its label: equal inputs, equal hashes, whatever the data set."""
+        for sample in self.samples():
+            digest = hashlib.sha256()
+            _add(digest, {name: value for name, value in sample.items() if name != LABELS})
+            yield digest.digest()
 
     @cached_property
     def count(self) -> int:
@@ -183,3 +187,10 @@ def _matching(value: Array, spec: InputSpec, where: str) -> Array:
 def samples_in(batch: Mapping[str, Array]) -> int:
     """Return how many samples a batch holds; a recurrent state's first axis may be larger, and scalars have none."""
     return min(len(value) for value in batch.values() if value.ndim)
+
+
+def _add(digest: hashlib._Hash, sample: Mapping[str, Array]) -> None:
+    for name in sorted(sample):
+        value = sample[name]
+        digest.update(f"{name} {value.dtype.str} {value.shape}\n".encode())
+        digest.update(np.ascontiguousarray(value).tobytes())

@@ -19,6 +19,7 @@ import click
 
 import onnxpress
 from onnxpress.command import FILE, Result, common, force_option, name_models, read_json
+from onnxpress.gate.commands import baseline, gate
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -646,39 +647,6 @@ def prices_validate(file: Path, max_age: str, result: Result) -> None:
 
 @cli.command()
 @click.argument("run_dir", type=click.Path(path_type=Path))
-@click.option("--policy", type=FILE, required=True, help="The rules, schema onnxpress.policy/1.")
-@click.option("--junit", type=FILE, help="Also write the checks as JUnit XML.")
-@common
-def gate(run_dir: Path, policy: Path, junit: Path | None, result: Result) -> None:
-    """Judge the finished measurements in RUN_DIR by a policy; exit code 1 when a rule fails.
-
-    Inside a GitHub action it also writes annotations, the step summary and the step's outputs.
-    """
-    from datetime import UTC, datetime
-
-    from onnxpress.files import write_text
-    from onnxpress.gate import github
-    from onnxpress.gate import junit as junit_form
-    from onnxpress.gate.gate import gate as run
-    from onnxpress.gate.policy import Policy
-    from onnxpress.report.formats import terminal
-    from onnxpress.report.report import Report
-
-    rules = Policy.load(policy)
-    report = Report.load(run_dir)
-    report = report.with_checks(run(report, rules, datetime.now(UTC).date()))
-    if junit is not None:
-        write_text(junit, junit_form.render(report.checks), force=True)
-    if os.environ.get("GITHUB_ACTIONS") == "true":
-        annotations = github.publish(report, str(policy), os.environ)
-        click.echo(annotations, nl=False, err=result.json_target == "-")
-    document = gate_document(report) | {"policy": {"path": rules.path, "sha256": rules.sha256}}
-    result.show(terminal.gate(report), document)
-    sys.exit(exit_code(report))
-
-
-@cli.command()
-@click.argument("run_dir", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=FILE, help="report.html, report.md or report.json; default: print it.")
 @force_option
 @common
@@ -757,6 +725,10 @@ def doctor(result: Result) -> None:
         lines.append(f"{marks[finding.status]}  {finding.name:<20} {finding.value}")
         lines += [f"      {'':<20} {finding.advice}"] if finding.advice else []
     result.show("\n".join(lines), {"schema": "onnxpress.doctor/1", "findings": [asdict(each) for each in findings]})
+
+
+cli.add_command(gate)
+cli.add_command(baseline)
 
 
 def transform(
@@ -847,12 +819,6 @@ def step_document(step: str, made: Artifact, edit: Edit) -> dict[str, Any]:
         "changed": list(edit.changed),
         "skipped": [asdict(skip) for skip in edit.skipped],
     }
-
-
-def gate_document(report: Report) -> dict[str, Any]:
-    """Return the JSON result of a gate."""
-    checks = [check.to_json() for check in report.checks]
-    return {"schema": "onnxpress.gate/1", "verdict": report.verdict, "exit_code": exit_code(report), "checks": checks}
 
 
 def exit_code(report: Report) -> int:

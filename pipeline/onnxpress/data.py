@@ -36,6 +36,12 @@ def dataset(text: str, *, limit: int | None = None) -> Dataset:
     return Dataset(origin=text, read=lambda: [function()], limit=limit)
 
 
+def shared_samples(calibration: Dataset, evaluation: Dataset) -> int:
+    """Return how many evaluation samples are calibration samples too, by the bytes of their inputs."""
+    known = set(calibration.input_hashes())
+    return sum(sample in known for sample in evaluation.input_hashes())
+
+
 def resolve(text: str, folder: Path) -> str:
     """Return a source or DATA written in a file: relative paths start at that file's folder, ``$NAME`` is replaced.
 

@@ -86,6 +86,13 @@ def hash_files(files: Sequence[Path]) -> str:
     return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
+def chunks(file: Path) -> Iterator[bytes]:
+    """Yield the bytes of a file, a megabyte at a time."""
+    with file.open("rb") as stream:
+        while chunk := stream.read(2**20):
+            yield chunk
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

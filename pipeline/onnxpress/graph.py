@@ -127,6 +127,11 @@ def opset(model: ir.Model) -> int:
     return version
 
 
+def operator(node: ir.Node) -> str:
+    """Return ``Conv``, or ``com.microsoft.QGemm`` outside ONNX's domain."""
+    return node.op_type if node.domain in ONNX_DOMAINS else f"{node.domain}.{node.op_type}"
+
+
 def macs(node: ir.Node) -> int | None:
     """Return the multiply-accumulates of a node for one sample (dynamic axes count as 1); 0 for cheap operators.
 

@@ -50,7 +50,7 @@ def inspect(path: Path) -> dict[str, Any]:
         "parameters": parameters,
         "bytes_by_dtype": dict(sorted(bytes_by_dtype.items())),
         "macs": sum(layer["macs"] or 0 for layer in layers),
-        "operators": dict(Counter(_operator(node) for node in graph.nodes(model)).most_common()),
+        "operators": dict(Counter(graph.operator(node) for node in graph.nodes(model)).most_common()),
         "layers": layers,
         "quantizable": {
             "nodes": len(placement.weighted),
@@ -122,10 +122,6 @@ def _stored(value: ir.Value | None) -> ir.TensorProtocol | None:
     if producer is not None and producer.op_type == "DequantizeLinear":
         value = producer.inputs[0]
     return graph.constant_tensor(value)
-
-
-def _operator(node: ir.Node) -> str:
-    return node.op_type if node.domain in graph.ONNX_DOMAINS else f"{node.domain}.{node.op_type}"
 
 
 def _value(value: ir.Value) -> str:

@@ -37,7 +37,7 @@ import onnxpress
 import onnxpress_models
 from onnxpress import artifact, graph, host
 from onnxpress.artifact import Artifact, Edit, Skip
-from onnxpress.data import dataset
+from onnxpress.data import dataset, shared_samples
 from onnxpress.errors import ModelError, OutputError, UsageError
 from onnxpress.files import dumps, hash_files, remove_abandoned, write_text
 from onnxpress.gate.policy import Policy
@@ -278,6 +278,9 @@ def measure(
         samples = dataset(recipe.data.evaluation)
         with progress.task("evaluate", samples.count) as advance:
             evaluation = evaluate(paths, baseline=BASELINE, data=samples, metric=recipe.data.metric, advance=advance)
+        if recipe.data.calibration is not None:
+            shared = shared_samples(dataset(recipe.data.calibration), samples)
+            evaluation["data"]["shared_with_calibration"] = shared
         write_text(folder / "evaluation.json", dumps(evaluation), force=True)
     if recipe.bench is not None:
         inputs = recipe.data.evaluation or recipe.data.calibration
@@ -309,26 +312,18 @@ def measure(
 
 def describe(name: str, path: Path, done: list[Done], folder: Path) -> dict[str, Any]:
     """Describe one variant's artifact for the report: size, steps, what runs as int8, lineage."""
-    from onnxpress.quantization.kernels import kernels
+    from onnxpress import description
 
-    last = done[-1]
     skipped = [Skip(**skip) for each in done for skip in each.record["skipped"]]
-    running = asdict(kernels(path, skipped))
-    model = artifact.load(path)
-    return {
+    facts = description.describe(path, skipped)
+    return facts | {
         "id": name,
         "path": str(path.relative_to(folder)),
-        "sha256": last.artifact.sha256,
-        "size_bytes": last.artifact.size_bytes,
         "steps": [
             {key: each.record[key] for key in ("step", "options", "facts", "skipped")} | {"cached": each.cached}
             for each in done[1:]
         ],
-        "kernels": running,
-        "lineage": list(last.artifact.lineage),
-        "parameters": sum(tensor.size for tensor in artifact.tensors(model)),
         "macs": graph.total_macs(artifact.load(_float_model(done).artifact.path)),
-        "opset": graph.opset(model),
     }
 
 

@@ -75,7 +75,7 @@ def test_evaluate_compares_with_the_first_model(compress: Compress, model: Path,
 
 @pytest.mark.parametrize(
     "command",
-    ["export", "prune", "quantize", "evaluate", "bench", "cost", "gate", "report", "run", "inspect", "doctor"],
+    ("export", "prune", "quantize", "evaluate", "bench", "cost", "gate", "report", "run", "inspect", "doctor"),
 )
 def test_every_command_has_help_with_a_first_sentence(compress: Compress, command: str) -> None:
     ended = compress(command, "-h")

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from onnxpress.data import dataset, resolve
+from onnxpress.data import dataset, resolve, shared_samples
 from onnxpress.errors import DataError, UsageError
 
 
@@ -47,3 +47,12 @@ def test_resolve(text: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_variable_that_is_not_set_is_named() -> None:
     with pytest.raises(UsageError, match="environment variable NOT_SET_ANYWHERE is not set"):
         resolve("$NOT_SET_ANYWHERE/x.npz", Path("/recipes"))
+
+
+def test_shared_samples_are_found_by_their_inputs_whatever_the_label(tmp_path: Path) -> None:
+    x = np.arange(12, dtype=np.float32).reshape(6, 2)
+    np.savez(tmp_path / "a.npz", x=x[:4])
+    np.savez(tmp_path / "b.npz", x=x[2:], y=np.arange(4))
+    one, other = dataset(str(tmp_path / "a.npz")), dataset(str(tmp_path / "b.npz"))
+    assert shared_samples(one, other) == 2
+    assert shared_samples(one, one) == 4

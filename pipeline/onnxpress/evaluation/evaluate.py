@@ -17,6 +17,7 @@ from onnxpress import artifact, graph
 from onnxpress.errors import DataError, UsageError, did_you_mean
 from onnxpress.evaluation import metrics
 from onnxpress.evaluation.fidelity import Fidelity
+from onnxpress.evaluation.flips import by_class, flips
 from onnxpress.evaluation.paired import bootstrap, newcombe
 from onnxpress.session import SessionOptions, open_session, run
 from onnxpress_calibration.dataset import LABELS, Dataset, samples_in
@@ -90,6 +91,8 @@ def evaluate(
                 "value": None,
                 "agreement_pct": fidelity[name].agreement_pct,
                 "cosine": fidelity[name].cosine,
+                "cosine_p01": fidelity[name].cosine_p01,
+                "non_finite": fidelity[name].non_finite,
                 "sqnr_db": None if name == baseline else fidelity[name].sqnr_db,
             }
             for name in models
@@ -150,6 +153,8 @@ def _add_metric(
                 "method": "paired/newcombe",
                 "lost": lost,
                 "won": won,
+                "classes": by_class(right, still, labels),
+                "flips": flips(right, still, labels),
             }
         else:
             interval = bootstrap(reference, candidate, labels, metric.aggregate)

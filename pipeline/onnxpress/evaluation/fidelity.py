@@ -20,6 +20,8 @@ class Fidelity:
     noise: dict[str, float] = field(default_factory=dict)
     cosines: list[float] = field(default_factory=list)
     agreed: int = 0
+    non_finite: int = 0
+    """Output values that are NaN or infinite."""
     compared: int = 0
     """Samples whose first output is a row of class scores."""
 
@@ -28,6 +30,7 @@ class Fidelity:
         for index, (name, expected) in enumerate(reference.items()):
             if expected.dtype.kind != "f":
                 continue
+            self.non_finite += int(np.count_nonzero(~np.isfinite(outputs[name])))
             wanted = expected.reshape(len(expected) if expected.ndim else 1, -1).astype(np.float64)
             given = outputs[name].reshape(wanted.shape).astype(np.float64)
             self.signal[name] = self.signal.get(name, 0.0) + float((wanted**2).sum())
@@ -52,10 +55,19 @@ class Fidelity:
 
     @property
     def cosine(self) -> float | None:
-        """Mean cosine similarity of the first output, sample by sample."""
-        return float(np.mean(self.cosines)) if self.cosines else None
+        """Mean cosine similarity of the first output, sample by sample; None where outputs are no numbers."""
+        return _finite(np.mean(self.cosines)) if self.cosines else None
+
+    @property
+    def cosine_p01(self) -> float | None:
+        """The cosine that all but the worst percent of the samples reach."""
+        return _finite(np.percentile(self.cosines, 1)) if self.cosines else None
 
     @property
     def agreement_pct(self) -> float | None:
         """Share of samples with the same arg max; None where the first output is no row of class scores."""
         return 100 * self.agreed / self.compared if self.compared else None
+
+
+def _finite(value: np.floating[Any]) -> float | None:
+    return float(value) if np.isfinite(value) else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from onnxpress.gate.check import Check, exit_code, outcome
+from onnxpress.gate.check import Check, outcome
 from onnxpress.report.formats import markdown
 from onnxpress.report.report import Report
 
@@ -13,17 +13,19 @@ ANNOTATIONS = 10  # GitHub shows no more of one level per step
 SUMMARY_BYTES = 900_000  # GitHub refuses a summary beyond 1 MiB
 
 
-def publish(report: Report, policy: str, environment: Mapping[str, str]) -> str:
+def publish(report: Report, policy: str, environment: Mapping[str, str], *, code: int, html: str = "") -> str:
     """Append to the step's summary and outputs, and return the annotations, which go to standard output.
 
     Args:
         report: With checks.
         policy: Path of the policy file, relative to the repository.
         environment: ``GITHUB_STEP_SUMMARY`` and ``GITHUB_OUTPUT`` name the files; either may be missing.
+        code: The exit code.
+        html: Path of the HTML report, where one was written.
 
     """
     failed = sum(check.outcome == "fail" for check in report.checks)
-    outputs = {"verdict": outcome(report.checks), "failed": failed, "exit-code": exit_code(report.checks)}
+    outputs = {"verdict": outcome(report.checks), "failed": failed, "exit-code": code, "report": html}
     _append(environment.get("GITHUB_STEP_SUMMARY"), summary(report))
     _append(environment.get("GITHUB_OUTPUT"), "".join(f"{name}={value}\n" for name, value in outputs.items()))
     return commands(report.checks, policy)
@@ -33,7 +35,7 @@ def commands(checks: tuple[Check, ...], policy: str) -> str:
     """Return one workflow command per check that is worth reading, at most `ANNOTATIONS` of a level."""
     lines = []
     for level in ("error", "warning", "notice"):
-        chosen = [check for check in checks if check.verdict != "pass" and _level(check) == level]
+        chosen = [check for check in checks if check.verdict not in ("pass", "skipped") and _level(check) == level]
         for check in chosen[: ANNOTATIONS - 1] if len(chosen) > ANNOTATIONS else chosen:
             place = f"file={_property(policy)},line={check.line or 1},title={_property(check.rule)}"
             message = f"{check.variant}: {check.verdict}, measured {check.measured or 'nothing'}, limit {check.limit}"

@@ -8,25 +8,27 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring
 from onnxpress.gate.check import Check
 from onnxpress.report.view import printable
 
+SKIPPED = ("waived", "skipped")
+
 
 def render(checks: Sequence[Check]) -> str:
     """Return the checks as JUnit XML.
 
-    A check that stops the release is a failure, or an error when evidence is what it lacks; a waived one is skipped;
-    warnings pass, with their reason as output.
+    A check that stops the release is a failure, or an error when evidence is what it lacks; one that is waived or was
+    not judged is skipped; warnings pass, with their reason as output.
     """
     outcomes = [check.outcome for check in checks]
     counts = {
         "tests": len(checks),
         "failures": outcomes.count("fail"),
         "errors": outcomes.count("inconclusive"),
-        "skipped": sum(check.verdict == "waived" for check in checks),
+        "skipped": sum(check.verdict in SKIPPED for check in checks),
     }
     suite = Element("testsuite", {"name": "compress gate"} | {name: str(count) for name, count in counts.items()})
     for check in checks:
         case = SubElement(suite, "testcase", {"classname": printable(check.variant), "name": check.rule, "time": "0"})
         tag = {"fail": "failure", "inconclusive": "error", "pass": "skipped"}[check.outcome]
-        if tag != "skipped" or check.verdict == "waived":
+        if tag != "skipped" or check.verdict in SKIPPED:
             details = {"message": printable(check.reason)} | ({"type": check.verdict} if tag != "skipped" else {})
             SubElement(case, tag, details)
         SubElement(case, "system-out").text = printable(

@@ -118,8 +118,9 @@ def priced(field: str) -> Read:
 
 def price_age(subject: Subject) -> Estimate | None:
     """Return the age of the oldest price in days; None when a price has no date."""
-    dates = [price["as_of"] for price in subject.report.prices(subject.variant)]
-    if not dates or None in dates:
+    prices = subject.report.prices(subject.variant)
+    dates = [str(price["as_of"]) for price in prices if price.get("as_of")]
+    if not dates or len(dates) < len(prices):
         return None
     return Estimate.exact((subject.today - min(map(date.fromisoformat, dates))).days)
 

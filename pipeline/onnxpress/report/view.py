@@ -23,6 +23,7 @@ VERDICT_MARKS: dict[Verdict, str] = {
     "inconclusive": "? inconclusive",
     "warn": "! warn",
     "waived": "~ waived",
+    "skipped": "- skipped",
     "pass": "✓ pass",
 }
 
@@ -196,7 +197,11 @@ def tally(checks: tuple[Check, ...]) -> str:
 
 def found(check: Check) -> str:
     """Return what a check measured, and its reason or, where there is none, its limit."""
-    return f"{check.measured or NOT_MEASURED}: {check.reason}" if check.reason else f"{check.measured} ({check.limit})"
+    if check.verdict == "skipped":
+        return check.reason
+    if check.reason:
+        return f"{check.measured or NOT_MEASURED}: {check.reason}"
+    return f"{check.measured} ({'; '.join(filter(None, (check.limit, check.note)))})"
 
 
 def best(report: Report) -> str | None:

@@ -67,7 +67,7 @@ def test_scripts_keep_the_exit_codes(
 
 def test_the_hook_runs_the_gate() -> None:
     (hook,) = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text())
-    assert hook["entry"] == "compress gate"
+    assert hook["entry"] == "compress gate --static"
     assert hook["pass_filenames"] is False
     assert re.search(hook["files"], "models/run/report.json")
     assert re.search(hook["files"], "compress-gate.yaml")

@@ -50,10 +50,10 @@ def test_publish_appends_to_the_files_it_is_given(tmp_path: Path, report: Report
     judged = dataclasses.replace(report, cost=None).with_checks([check("fail"), check("missing"), check("pass")])
     output, summary = tmp_path / "output", tmp_path / "summary"
     output.write_text("before=1\n")
-    github.publish(judged, "p.yaml", {"GITHUB_OUTPUT": str(output), "GITHUB_STEP_SUMMARY": str(summary)})
-    assert output.read_text().splitlines() == ["before=1", "verdict=fail", "failed=1", "exit-code=1"]
+    github.publish(judged, "p.yaml", {"GITHUB_OUTPUT": str(output), "GITHUB_STEP_SUMMARY": str(summary)}, code=1)
+    assert output.read_text().splitlines() == ["before=1", "verdict=fail", "failed=1", "exit-code=1", "report="]
     assert summary.read_text(encoding="utf-8").startswith("# tiny\n")
-    assert github.publish(judged, "p.yaml", {}).count("::error") == 2
+    assert github.publish(judged, "p.yaml", {}, code=1).count("::error") == 2
 
 
 def test_a_summary_stays_below_what_github_takes(report: Report) -> None:

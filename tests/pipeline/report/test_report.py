@@ -95,7 +95,7 @@ from onnxpress.report.formats import terminal
 from onnxpress.report.report import Report
 report = Report.load(pathlib.Path({str(SAMPLE)!r}))
 checks = gate(report, Policy.load(pathlib.Path({str(policy)!r})), datetime.date(2026, 8, 14))
-terminal.gate(report.with_checks(checks))
+terminal.gate(report.with_checks(checks), "gate.yaml", 0)
 print(sorted({{"torch", "onnxruntime", "onnx", "onnx_ir", "numpy", "pydantic", "jinja2"}} & sys.modules.keys()))
 """
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -11,7 +11,7 @@ from onnxpress.report.report import Report
 
 @pytest.mark.parametrize("width", [80, 100, 160])
 def test_nothing_is_wider_than_the_terminal(report: Report, width: int) -> None:
-    for text in (terminal.render(report, width=width), terminal.gate(report, width=width)):
+    for text in (terminal.render(report, width=width), terminal.gate(report, "gate.yaml", 1, width=width)):
         assert max(len(line) for line in text.splitlines()) <= width
         assert all(line == line.rstrip() for line in text.splitlines())
 
@@ -64,19 +64,25 @@ def test_no_color_is_respected(report: Report, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_names_do_not_steer_the_terminal(hostile: Report) -> None:
-    for text in (terminal.render(hostile), terminal.gate(hostile)):
+    for text in (terminal.render(hostile), terminal.gate(hostile, "gate.yaml", 1)):
         assert "\x1b" not in text
         assert "[l](http://e.com)" in text.replace("\n", "")
 
 
 def test_the_gate_shows_every_check_and_the_exit_code(report: Report) -> None:
-    text = terminal.gate(report, width=200)
-    assert text.count("✓ pass") == 16
-    assert "The gate fails: 1 fail, 4 inconclusive, 6 warn, 1 waived, 16 pass. Exit code 1." in text
-    assert "loosen the rule in line 3 of the policy" in text
-    passed = terminal.gate(report.with_checks([check for check in report.checks if check.outcome == "pass"]), width=200)
-    assert "Exit code 0." in passed
-    assert "loosen" not in passed
+    text = terminal.gate(report, "gate.yaml", 1, width=200)
+    assert "1 fail, 4 inconclusive, 6 warn, 1 waived, 16 pass → exit 1." in text
+    assert "To accept it, edit gate.yaml:3 or add a waiver." in text
+    assert text.splitlines()[1].startswith("✗ fail")  # what stops the release comes first
+    assert "2 variants" in text  # what all of them pass takes one line
+    narrow = terminal.gate(report, "gate.yaml", 1, width=80)
+    assert max(len(line) for line in narrow.splitlines()) <= 80
+    assert "…" not in narrow
+    passed = terminal.gate(
+        report.with_checks([check for check in report.checks if check.outcome == "pass"]), "gate.yaml", 0, width=200
+    )
+    assert "→ exit 0." in passed
+    assert "To accept" not in passed
 
 
 def test_documents_can_be_shown_alone(report: Report) -> None:

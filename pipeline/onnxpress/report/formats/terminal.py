@@ -7,19 +7,21 @@ import io
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from onnxpress.gate.check import Check, exit_code
+from onnxpress.gate.check import Check, Verdict
 from onnxpress.report import speed, tables, view
 from onnxpress.report.report import Document, Report
 from onnxpress.report.view import printable
 
 PIPE_WIDTH = 160
+WIDE_CHECKS = 110
+"""Columns from which a check fits a line."""
 STYLES = {
     "pass": "green",
     "fail": "bold red",
@@ -27,6 +29,7 @@ STYLES = {
     "inconclusive": "yellow",
     "missing": "yellow",
     "waived": "cyan",
+    "skipped": "dim",
     "waiver-expired": "bold red",
 }
 
@@ -58,30 +61,46 @@ def render(report: Report, *, width: int | None = None, colour: bool | None = No
         Text(printable(view.caption(report)), style="dim"),
         "",
     ]
-    notable = [check for check in report.checks if check.verdict != "pass"]
+    notable = [check for check in report.checks if check.verdict not in ("pass", "skipped")]
     if notable:
-        parts += [_check_table(notable), ""]
+        parts += [_check_table(notable, width=width or columns()), ""]
     limits = Table.grid(padding=(0, 1, 0, 0))
     for limit in view.limits(report):
         limits.add_row("·", Text(printable(limit)), style="dim")
     return show([*parts, limits], width=width, colour=colour)
 
 
-def gate(report: Report, *, width: int | None = None, colour: bool | None = None) -> str:
-    """Return what the gate found, with what it found passing; see `render` for the arguments."""
-    host, runtime = (report.bench["host"], report.bench["runtime"]) if report.bench else (None, None)
-    where = [f"{view.title(report)}: {', '.join(report.candidates)} against {report.baseline}"]
-    if host and runtime:
-        where.append(f"{host['cpu']}, onnxruntime {runtime['onnxruntime']} {runtime['provider']}")
+def gate(report: Report, policy: str, code: int, *, width: int | None = None, colour: bool | None = None) -> str:
+    """Return what the gate found, what stops the release first.
+
+    Args:
+        report: With checks.
+        policy: Path of the policy file.
+        code: The exit code.
+        width: See `render`.
+        colour: See `render`.
+
+    """
+    where = [f"compress gate  {', '.join(report.candidates)} against {report.baseline}"]
+    if report.bench is not None:
+        host, runtime = report.bench["host"], report.bench["runtime"]
+        where += [f"host {host['fingerprint'][:8]} ({host['cpu']})"]
+        where += [f"onnxruntime {runtime['onnxruntime']} {runtime['provider']}"]
     failing = next((check for check in report.checks if check.outcome != "pass" and check.line), None)
-    advice = f" To accept it, loosen the rule in line {failing.line} of the policy, or add a waiver." if failing else ""
+    advice = f" To accept it, edit {policy}:{failing.line} or add a waiver." if failing else ""
+    ordered = sorted(report.checks, key=_urgency)
     parts: list[RenderableType] = [
         Text(printable("   ".join(where)), style="dim"),
-        _check_table(report.checks),
+        _check_table(ordered, width=width or columns()),
         "",
-        Text(f"{view.verdict(report)} Exit code {exit_code(report.checks)}.{advice}", style=_style(report)),
+        Text(printable(f"{view.tally(report.checks)} → exit {code}.{advice}"), style=_style(report)),
     ]
     return show(parts, width=width, colour=colour)
+
+
+def _urgency(check: Check) -> int:
+    """Return 0 for what stops the release, then what is worth reading, then what passed."""
+    return 0 if check.outcome == "fail" else 1 if check.outcome != "pass" else 3 if check.verdict == "pass" else 2
 
 
 def evaluation(document: Document) -> str:
@@ -128,13 +147,35 @@ def _style(report: Report) -> str:
     return f"bold {STYLES[report.verdict]}" if report.verdict else "bold"
 
 
-def _check_table(checks: Sequence[Check]) -> Table:
-    """Return what the gate found, one check a row."""
+def _check_table(checks: Sequence[Check], *, width: int) -> Table:
+    """Return what the gate found: a row for each check, and one for all variants that pass the same rule."""
+    narrow = width < WIDE_CHECKS
     table = Table.grid(padding=(0, 2, 0, 0))
-    for check in checks:
-        mark = Text(view.VERDICT_MARKS[check.verdict], style=STYLES[check.verdict])
-        table.add_row(mark, *(Text(printable(text)) for text in (check.rule, check.variant, view.found(check))))
+    for mark, rule, variant, text in _check_rows(checks):
+        first = Text(view.VERDICT_MARKS[mark], style=STYLES[mark])
+        if narrow:
+            table.add_row(first, Text.assemble(printable(f"{rule}  {variant}"), "\n", (printable(text), "dim")))
+        else:
+            table.add_row(first, *(Text(printable(part)) for part in (rule, variant, text)))
     return table
+
+
+def _check_rows(checks: Sequence[Check]) -> Iterator[tuple[Verdict, str, str, str]]:
+    """Yield verdict, rule, variant and text; of passed checks of one rule and limit together."""
+    passed: dict[tuple[str, str], list[Check]] = {}
+    for check in checks:
+        if check.verdict in ("pass", "skipped"):
+            passed.setdefault((check.rule, f"{check.limit} {check.reason}"), []).append(check)
+        else:
+            yield check.verdict, check.rule, check.variant, view.found(check)
+    for group in passed.values():
+        check = group[0]
+        if len(group) == 1:
+            yield check.verdict, check.rule, check.variant, view.found(check)
+        else:
+            text = "; ".join(dict.fromkeys(one.measured for one in group)) if check.verdict == "pass" else check.reason
+            suffix = f" ({check.limit})" if check.verdict == "pass" else ""
+            yield check.verdict, check.rule, f"{len(group)} variants", f"{text}{suffix}"
 
 
 def show(parts: Sequence[RenderableType], *, width: int | None = None, colour: bool | None = None) -> str:

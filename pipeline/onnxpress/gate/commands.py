@@ -1,0 +1,396 @@
+"""The commands ``gate``, ``gate init`` and ``baseline``: parse, call, print."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from onnxpress.command import FILE, Result, common, force_option, name_models
+
+if TYPE_CHECKING:
+    from onnxpress.gate.check import Check
+    from onnxpress.gate.measure import Plan
+    from onnxpress.gate.policy import Policy
+    from onnxpress.gate.rules import Need
+    from onnxpress.report.report import Report
+
+POLICY_FILE = Path("compress-gate.yaml")
+BASELINE_FILE = Path("compress-baseline.json")
+HEADROOM = "25%"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """Where the numbers come from: a finished run, or models and what to measure them with."""
+
+    targets: tuple[Path, ...]
+    baseline: Path | None
+    data: str | None
+    metric: str | None
+    calibration: str | None
+    samples: int | None
+    provider: str
+    threads: int | None
+    budget: str | None
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing to measure."""
+        return len(self.targets) == 1 and (self.targets[0].is_dir() or self.targets[0].suffix == ".json")
+
+
+def evidence_options(function: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that say what is judged; they arrive as one `Evidence`."""
+
+    @click.argument("targets", nargs=-1, required=True, type=click.Path(path_type=Path))
+    @click.option(
+        "--baseline", type=FILE, help="The float model; default the policy's, or the first of several MODELs."
+    )
+    @click.option("--data", metavar="DATA", help="Samples for rules of accuracy; the benchmark runs on them, too.")
+    @click.option("--metric", help="As for `compress evaluate`.")
+    @click.option("--calibration", metavar="DATA", help="What MODELs were calibrated with: shown to be other samples.")
+    @click.option("--samples", type=int, help="Use only the first so many samples of --data.")
+    @click.option("--ep", "provider", default="cpu", help="Execution provider.")
+    @click.option("--threads", type=int, help="Intra-op threads; default what this process may really use.")
+    @click.option("--budget", help="Time for the benchmark, for example 60s.")
+    @functools.wraps(function)
+    def command(
+        *args: Any,  # noqa: ANN401
+        targets: tuple[Path, ...],
+        baseline: Path | None,
+        data: str | None,
+        metric: str | None,
+        calibration: str | None,
+        samples: int | None,
+        provider: str,
+        threads: int | None,
+        budget: str | None,
+        **options: Any,  # noqa: ANN401
+    ) -> None:
+        evidence = Evidence(
+            targets=targets,
+            baseline=baseline,
+            data=data,
+            metric=metric,
+            calibration=calibration,
+            samples=samples,
+            provider=provider,
+            threads=threads,
+            budget=budget,
+        )
+        function(*args, evidence=evidence, **options)
+
+    return command
+
+
+class GateGroup(click.Group):
+    """``gate RUN_DIR`` and ``gate init RUN_DIR``: what is no command of its own is what is judged."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put the command's name in front where it is left out."""
+        return super().parse_args(ctx, args if args and args[0] in self.commands else ["judge", *args])
+
+
+class Judge(click.Command):
+    """The command that needs no name."""
+
+    def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Show it without a name."""
+        formatter.write_usage("compress gate", " ".join(self.collect_usage_pieces(ctx)))
+
+
+@click.group(cls=GateGroup)
+def gate() -> None:
+    """Judge measurements by a policy; exit code 1 when a rule fails."""
+
+
+@gate.command(cls=Judge)
+@evidence_options
+@click.option("--policy", type=FILE, default=POLICY_FILE, help="The rules, schema onnxpress.policy/1.")
+@click.option("--variant", "variants", multiple=True, help="Judge only this one; again for more.")
+@click.option("--static", is_flag=True, help="Time nothing: only rules whose numbers are the same on every machine.")
+@click.option("--keep-going", is_flag=True, help="Time the models even when a cheaper rule has failed already.")
+@click.option("--strict", is_flag=True, help="Every warning is an error.")
+@click.option("--max-warnings", type=click.IntRange(min=0), help="More warnings than this fail the gate.")
+@click.option("--exit-zero", is_flag=True, help="Only report: exit code 0 when the gate fails or cannot decide.")
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder for all of the forms below.")
+@click.option("--junit", type=FILE, help="Write the checks as JUnit XML.")
+@click.option("--sarif", type=FILE, help="Write the checks as SARIF 2.1.0.")
+@click.option("--markdown", type=FILE, help="Write the report as Markdown.")
+@click.option("--html", type=FILE, help="Write the report as HTML.")
+@click.option("--benchmark-json", type=FILE, help="Write the numbers for github-action-benchmark.")
+@click.option(
+    "--annotations",
+    type=click.Choice(["auto", "github", "none"]),
+    default="auto",
+    help="Workflow commands, step summary and outputs; auto: inside a GitHub action.",
+)
+@common
+def judge(
+    evidence: Evidence,
+    policy: Path,
+    variants: tuple[str, ...],
+    static: bool,
+    keep_going: bool,
+    strict: bool,
+    max_warnings: int | None,
+    exit_zero: bool,
+    out: Path | None,
+    junit: Path | None,
+    sarif: Path | None,
+    markdown: Path | None,
+    html: Path | None,
+    benchmark_json: Path | None,
+    annotations: str,
+    result: Result,
+) -> None:
+    """Judge a release by a policy: TARGETS is a finished RUN_DIR, or models that are measured as the rules need it.
+
+    Exit code 0 when it passes, 1 when a rule fails, 4 when evidence is missing or cannot decide and the policy says it
+    matters. `compress gate init TARGETS` writes a first policy. Inside a GitHub action it also writes annotations, the
+    step summary and the step's outputs.
+    """
+    from datetime import UTC, datetime
+
+    from onnxpress.gate import check, github, outputs
+    from onnxpress.gate.policy import Policy
+    from onnxpress.report.formats import terminal
+
+    forms = {"junit": junit, "sarif": sarif, "markdown": markdown, "html": html, "benchmark": benchmark_json}
+    files = {form: path for form, path in forms.items() if path is not None}
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        files = {form: out / name for form, name in outputs.FILES.items()} | files
+    rules = Policy.load(policy)
+    rules = rules.strict() if strict else rules
+    today = datetime.now(UTC).date()
+    report = _judged(evidence, rules, variants, static=static, keep_going=keep_going, result=result)
+    outputs.write(files, report, rules, today)
+    code = check.exit_code(report.checks)
+    warnings = sum(_is_warning(each) for each in report.checks)
+    if code == 0 and max_warnings is not None and warnings > max_warnings:
+        code = 1
+    if annotations == "github" or (annotations == "auto" and os.environ.get("GITHUB_ACTIONS") == "true"):
+        shown = str(files["html"]) if "html" in files else ""
+        click.echo(
+            github.publish(report, str(policy), os.environ, code=code, html=shown),
+            nl=False,
+            err=result.json_target == "-",
+        )
+    result.show(terminal.gate(report, rules.path, code), outputs.document(report, rules, code))
+    sys.exit(0 if exit_zero and code in (1, 4) else code)
+
+
+@gate.command()
+@evidence_options
+@click.option("-o", "--output", type=FILE, default=POLICY_FILE, help="Where to write the policy.")
+@click.option("--variant", "variants", multiple=True, help="Which must pass it; default all but the baseline.")
+@click.option("--headroom", default=HEADROOM, help="How much worse than now a number may get.")
+@force_option
+@common
+def init(
+    evidence: Evidence, output: Path, variants: tuple[str, ...], headroom: str, force: bool, result: Result
+) -> None:
+    """Measure TARGETS (or read a finished RUN_DIR) and write a commented policy that they pass, with head-room."""
+    from datetime import UTC, datetime
+
+    from onnxpress.errors import UsageError, did_you_mean
+    from onnxpress.files import write_text, writing
+    from onnxpress.gate import initial
+    from onnxpress.gate.policy import Policy
+    from onnxpress.units import parse
+
+    room = parse(headroom, "ratio")
+    with writing(output, force=force):
+        pass
+    if evidence.finished:
+        from onnxpress.report.report import Report
+
+        report = Report.load(evidence.targets[0])
+    else:
+        from onnxpress.gate.measure import measure_files, measure_times
+
+        plan = _plan(evidence, None, ("file", "session", "evaluation", "bench"))
+        report = measure_times(plan, measure_files(plan, result.progress), result.progress)
+    for name in variants:
+        if name not in report.candidates:
+            raise UsageError(f"variant {name!r}: is not there.{did_you_mean(name, report.candidates)}")
+    text = initial.policy(report, variants or report.candidates, headroom=room, today=datetime.now(UTC).date())
+    write_text(output, text, force=force)
+    count = len(Policy.load(output).rules)
+    document = {"schema": "onnxpress.step/1", "step": "gate init", "path": str(output), "rules": count}
+    result.show(f"{output}: {count} rules. Read it, tighten what matters, then run `compress gate` with it.", document)
+
+
+def _judged(
+    evidence: Evidence, policy: Policy, variants: tuple[str, ...], *, static: bool, keep_going: bool, result: Result
+) -> Report:
+    """Return the report with its checks, measured as far as the rules need it."""
+    from datetime import UTC, datetime
+
+    from onnxpress.gate.baseline import Baseline
+    from onnxpress.gate.check import outcome
+    from onnxpress.gate.gate import gate as run
+    from onnxpress.report.report import Report
+
+    today = datetime.now(UTC).date()
+    stored = Baseline.load(Path(policy.baseline_metrics)) if policy.baseline_metrics else None
+
+    def checks(report: Report, skipped: dict[Need, str]) -> tuple[Check, ...]:
+        return run(report, policy, today, stored=stored, variants=variants, skipped=skipped)
+
+    untimed: dict[Need, str] = {"bench": "--static times nothing", "cost": "--static times nothing"} if static else {}
+    if evidence.finished:
+        report = Report.load(evidence.targets[0])
+        return report.with_checks(checks(report, untimed))
+    from onnxpress.gate.measure import measure_files, measure_times
+
+    plan = _plan(evidence, policy, tuple(policy.needs()))
+    if static and plan.data is None:
+        untimed["evaluation"] = "--static without --data evaluates nothing"
+    report = measure_files(plan, result.progress)
+    if static:
+        return report.with_checks(checks(report, untimed))
+    why = "not timed, because a cheaper rule failed already: --keep-going times all the same"
+    early = checks(report, {"bench": why, "cost": why})
+    if outcome(early) == "fail" and not keep_going:
+        return report.with_checks(early)
+    report = measure_times(plan, report, result.progress)
+    return report.with_checks(checks(report, {}))
+
+
+def _plan(evidence: Evidence, policy: Policy | None, needs: tuple[Need, ...]) -> Plan:
+    """Turn the command line into what is measured."""
+    from onnxpress.bench.options import BenchOptions
+    from onnxpress.cost.options import CostOptions
+    from onnxpress.data import dataset
+    from onnxpress.errors import UsageError
+    from onnxpress.evaluation.evaluate import check_metric
+    from onnxpress.gate.measure import Plan
+    from onnxpress.validation import options
+
+    check_metric(evidence.metric)
+    stated = evidence.baseline or (Path(policy.baseline_model) if policy and policy.baseline_model else None)
+    reference = stated or evidence.targets[0]
+    models = name_models((reference, *(path for path in evidence.targets if path != reference)))
+    if len(models) == 1:
+        raise UsageError(
+            f"gate {reference}: there is nothing to compare it with. Name the float model with --baseline, or with "
+            "`baseline: {model: …}` in the policy."
+        )
+    rules = policy.every_rule() if policy else []
+    instances = tuple(dict.fromkeys(rule.instance for rule in rules if rule.instance))
+    rate = "cost" in needs or any(rule.name == "throughput" for rule in rules)
+    values = {
+        "providers": [evidence.provider],
+        "threads": evidence.threads,
+        "budget": evidence.budget,
+        "scenarios": ["single", "offline"] if rate else ["single"],
+        "aa": True,
+    }
+    return Plan(
+        models=models,
+        baseline=next(iter(models)),
+        needs=needs,
+        data=dataset(evidence.data, limit=evidence.samples) if evidence.data else None,
+        metric=evidence.metric,
+        calibration=dataset(evidence.calibration) if evidence.calibration else None,
+        bench=options(BenchOptions, values),
+        cost=options(CostOptions, {"instances": instances or None}),
+    )
+
+
+def _is_warning(check: Check) -> bool:
+    return check.verdict not in ("pass", "waived", "skipped") and check.outcome == "pass" and check.level != "off"
+
+
+@click.group()
+def baseline() -> None:
+    """Keep what the last release measured, for the bounds max_growth and max_fall of a policy."""
+
+
+@baseline.command()
+@click.argument("run_dir", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=FILE, default=BASELINE_FILE, help="The file to commit.")
+@force_option
+@common
+def write(run_dir: Path, output: Path, force: bool, result: Result) -> None:
+    """Write the numbers of RUN_DIR that are the same on every machine."""
+    from onnxpress.files import write_text
+    from onnxpress.gate.baseline import Baseline
+    from onnxpress.report.report import Report
+
+    stored = Baseline.of(Report.load(run_dir))
+    write_text(output, stored.to_json(), force=force)
+    result.show(f"{output}: {len(stored.document['variants'])} variants", dict(stored.document))
+
+
+@baseline.command()
+@click.argument("run_dir", type=click.Path(path_type=Path))
+@click.option("--file", "stored", type=FILE, default=BASELINE_FILE, help="The stored baseline.")
+@click.option("--ratchet", is_flag=True, help="Take only what got better; what got worse stays as it was.")
+@click.option("--accept", metavar="REASON", help="Take numbers that got worse, too; the reason is kept in the file.")
+@common
+def update(run_dir: Path, stored: Path, ratchet: bool, accept: str | None, result: Result) -> None:
+    """Take the numbers of RUN_DIR into the stored baseline; refused when one got worse or the gate failed."""
+    from onnxpress.errors import UsageError
+    from onnxpress.files import write_text
+    from onnxpress.gate.baseline import Baseline
+    from onnxpress.report.report import Report
+
+    report, before = Report.load(run_dir), Baseline.load(stored)
+    after = Baseline.of(report, accepted=accept)
+    changes = before.changes(after)
+    worse = [change for change in changes if change.worse]
+    if ratchet:
+        after, changes = before.ratcheted(after), [change for change in changes if not change.worse]
+    elif accept is None and worse:
+        raise UsageError(
+            f"baseline {stored}: {len(worse)} numbers got worse ({worse[0]}). Keep the better ones with --ratchet, or "
+            "take them with --accept REASON."
+        )
+    if accept is None and report.verdict == "fail":
+        raise UsageError(f"baseline {stored}: the gate of {run_dir} failed. Take its numbers with --accept REASON.")
+    write_text(stored, after.to_json(), force=True)
+    lines = [f"{stored}: {len(changes)} numbers changed", *(f"  {change}" for change in changes)]
+    result.show("\n".join(lines), dict(after.document))
+
+
+@baseline.command()
+@click.argument("stored", type=FILE, default=BASELINE_FILE)
+@common
+def show(stored: Path, result: Result) -> None:
+    """Show what is stored."""
+    from onnxpress.gate.baseline import Baseline
+    from onnxpress.gate.rules import RULES
+
+    document = Baseline.load(stored).document
+    lines = []
+    for name, variant in document["variants"].items():
+        lines.append(f"{name}  sha256 {str(variant['sha256'])[:12]}")
+        lines += [f"  {rule:<28} {RULES[rule].unit.show(value)}" for rule, value in variant["metrics"].items()]
+    result.show("\n".join(lines), dict(document))
+
+
+@baseline.command()
+@click.argument("run_dir", type=click.Path(path_type=Path))
+@click.option("--file", "stored", type=FILE, default=BASELINE_FILE, help="The stored baseline.")
+@common
+def diff(run_dir: Path, stored: Path, result: Result) -> None:
+    """Show which numbers of RUN_DIR differ from the stored baseline."""
+    from dataclasses import asdict
+
+    from onnxpress.gate.baseline import Baseline
+    from onnxpress.report.report import Report
+
+    changes = Baseline.load(stored).changes(Baseline.of(Report.load(run_dir)))
+    text = "\n".join(map(str, changes)) or f"{run_dir}: as in {stored}"
+    document = {"schema": "onnxpress.baseline-diff/1", "changes": [asdict(change) for change in changes]}
+    result.show(text, document)
