@@ -15,6 +15,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +25,7 @@ import onnx.version_converter
 from cases import Case, cases
 
 HERE = Path(__file__).parent
-CACHE = Path(os.environ.get("ONNXPRESS_BENCHMARK_CACHE", Path.home() / ".cache" / "onnxpress-benchmarks"))
+CACHE = Path(os.environ.get("ONNXPRESS_BENCHMARK_CACHE", Path.home() / ".cache" / "onnxpress-benchmarks")).absolute()
 TIMEOUT_S = 600
 TORCH = "torch==2.13.0"
 RUNTIME = ("onnxruntime==1.31.1", "onnx==1.23.2", "numpy")
@@ -113,7 +114,10 @@ def run(peer: Peer, python: Path, case: Case, suffix: str, result: Path) -> str:
     command = [str(python), "-P", str(HERE / "peers" / f"with_{peer.tool}.py"), json.dumps(request)]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, env=environment, check=False)
+        with tempfile.TemporaryDirectory(prefix="onnxpress-") as folder:  # some leave files where they run
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=TIMEOUT_S, env=environment, cwd=folder, check=False
+            )
     except subprocess.TimeoutExpired:
         found = {"error": f"took more than {TIMEOUT_S} s"}
     else:
