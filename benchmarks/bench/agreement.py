@@ -31,15 +31,19 @@ settings = ort.SessionOptions()
 settings.intra_op_num_threads, settings.inter_op_num_threads = threads, 1
 settings.add_session_config_entry("session.force_spinning_stop", "1")
 session = ort.InferenceSession(path, settings, providers=["CPUExecutionProvider"])
-random, binding = np.random.default_rng(0), session.io_binding()
-for each in session.get_inputs():
-    shape = [size if isinstance(size, int) else 1 for size in each.shape]
-    values = random.standard_normal(shape).astype(np.float32) if "float" in each.type else np.ones(shape, np.int32)
-    binding.bind_ortvalue_input(each.name, ort.OrtValue.ortvalue_from_numpy(values))
-for each in session.get_outputs():
-    binding.bind_output(each.name)
+random, bindings = np.random.default_rng(0), []
+for _ in range(32):  # one and the same input would stay in the fastest cache
+    binding = session.io_binding()
+    for each in session.get_inputs():
+        shape = [size if isinstance(size, int) else 1 for size in each.shape]
+        values = random.standard_normal(shape).astype(np.float32) if "float" in each.type else np.ones(shape, np.int32)
+        binding.bind_ortvalue_input(each.name, ort.OrtValue.ortvalue_from_numpy(values))
+    for each in session.get_outputs():
+        binding.bind_output(each.name)
+    bindings.append(binding)
 times = []
-for _ in range(runs):
+for number in range(runs):
+    binding = bindings[number % 32]
     start = time.perf_counter()
     session.run_with_iobinding(binding)
     times.append(time.perf_counter() - start)
