@@ -5,7 +5,7 @@
     python benchmarks/bench/agreement.py again --count 20  intervals of two runs of one pair overlap: in 19 of 20
 
 MODEL is squeezenet, resnet20, kws or magika. Other work on the machine changes between two runs, which these
-comparisons are not protected from: each takes several rounds, in turns, and compares the fastest p50 of either side.
+comparisons are not protected from: each takes several rounds, in turns, and compares the medians of either side.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from models import chain, real
@@ -22,6 +23,7 @@ from models import chain, real
 from onnxpress import host
 from onnxpress.bench.bench import bench
 from onnxpress.bench.options import BenchOptions
+from onnxpress.bench.protocol import REPLICATES
 
 LOOP = """
 import sys, time
@@ -74,12 +76,11 @@ def main() -> None:
                 if chosen.what == "alone":
                     other.append(p50({"model": path, "other": copy}, chosen.budget, number))
                 else:
-                    other.append(loop(path, one[-1]))
-        difference = 100 * (min(other) / min(one) - 1)
+                    other += [loop(path, one[-1]) for _ in range(REPLICATES)]
+        first, second = median(one), median(other)
         words = ("alone", "in turns") if chosen.what == "alone" else ("bench", "plain loop")
-        print(
-            f"{name:<12} {words[0]} {min(one):.4f} ms, {words[1]} {min(other):.4f} ms: {difference:+.1f}%", flush=True
-        )
+        change = f"{100 * (second / first - 1):+.1f}%"
+        print(f"{name:<12} {words[0]} {first:.4f} ms, {words[1]} {second:.4f} ms: {change}", flush=True)
 
 
 def p50(models: dict[str, Path], budget: str, seed: int) -> float:
