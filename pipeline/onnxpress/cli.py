@@ -109,7 +109,7 @@ def export(
 @cli.command()
 @click.argument("model", type=FILE)
 @output_option
-@click.option("--method", help="What matters least: l2, l1, random; from data: reconstruction, wanda, activation.")
+@click.option("--method", help="What matters least: l2, l1; from data: reconstruction, wanda, taylor, activation.")
 @click.option("--granularity", help="channel (removes them), weight (zeros), or n:m such as 2:4.")
 @click.option("--amount", help="Share to prune, for example 30%.")
 @click.option("--target", metavar="macs=0.7", help="What is to be left of macs, params or bytes.")

@@ -29,23 +29,29 @@ class Seen:
     """Mean square of the input that it multiplies."""
     variance: Array
     """Variance of that input, given all others of the same output: what no change of theirs and no bias can replace."""
+    derivative: Array
+    """Mean square of the derivative of the model's outputs; see `gradients`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """Moments by weight. A weight that was not observed (in a recurrent layer, say) gets those of white noise."""
+    """What was seen, by weight. One that was not observed (in a recurrent layer, say) gets moments of white noise."""
 
     moments: Mapping[ir.Value, tuple[Linear, Moments]] = field(default_factory=dict)
+    derivatives: Mapping[ir.Value, Array] = field(default_factory=dict)
 
     def seen(self, weight: Weight) -> Seen:
         """Return what was seen of a weight."""
+        ones = np.ones(weight.rows().shape)
+        found = self.derivatives.get(weight.value)
+        derivative = ones if found is None else np.moveaxis(found, (weight.out_axis, weight.in_axis), (0, 1))
         if weight.value not in self.moments:
-            ones = np.ones(weight.rows().shape)
-            return Seen(energy=ones, variance=ones)
+            return Seen(energy=ones, variance=ones, derivative=derivative)
         layer, moments = self.moments[weight.value]
         inverse = np.linalg.inv(damped(moments.covariance))
         variance = 1 / np.diagonal(inverse, axis1=1, axis2=2)
-        return Seen(energy=layer.spread(moments.energy), variance=layer.spread(variance))
+        energy = layer.spread(moments.energy)
+        return Seen(energy=energy, variance=layer.spread(variance), derivative=derivative)
 
     def problems(self, weight: Weight) -> Iterator[tuple[Array, Array]]:
         """Yield (covariance [features, features], matrix [features, channels]) of each group of a weight."""

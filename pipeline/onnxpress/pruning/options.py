@@ -101,7 +101,7 @@ class PruneOptions(NodeSelection):
     @property
     def needs_data(self) -> bool:
         """Tell whether calibration data are needed."""
-        return self.repair or self.allocation == "sensitivity" or criteria.needs_data(self.method)
+        return self.repair or self.allocation == "sensitivity" or criteria.needs(self.method) != "nothing"
 
     @property
     def pattern(self) -> tuple[int, int] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from onnxpress.errors import UsageError
 from onnxpress.export.passes import shapes
 from onnxpress.export.passes.constants import lift
 from onnxpress.export.passes.rewiring import initializer
-from onnxpress.pruning import allocation, criteria, proof, sensitivity, surgery
+from onnxpress.pruning import allocation, criteria, gradients, proof, sensitivity, surgery
 from onnxpress.pruning.evidence import Evidence, collect
 from onnxpress.pruning.groups import Analysis, Group, analyze
 from onnxpress.pruning.layout import label
@@ -115,8 +116,11 @@ def _channels(work: ir.Model, options: PruneOptions, data: Dataset | None) -> Ed
 
 def _evidence(model: ir.Model, options: PruneOptions, data: Dataset | None) -> Evidence:
     """Return what the method wants to know of the weights' inputs."""
-    wanted = criteria.needs_data(options.method) or options.allocation == "sensitivity"
-    return collect(model, data) if wanted and data is not None else Evidence()
+    needs = criteria.needs(options.method)
+    if data is None or (needs == "nothing" and options.allocation != "sensitivity"):
+        return Evidence()
+    derivatives = gradients.squared(model, data) if needs == "gradients" else {}
+    return replace(collect(model, data), derivatives=derivatives)
 
 
 def _untie_parameters(model: ir.Model) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from onnxpress.pruning import criteria
+from onnxpress.pruning import criteria, gradients
 from onnxpress.pruning.evidence import Evidence, collect
 from onnxpress.pruning.groups import analyze
 from onnxpress.pruning.weights import Weight, weights_of
@@ -100,6 +100,17 @@ def test_activation_and_wanda_look_at_the_inputs(build: Build) -> None:
     assert np.allclose(criteria.score("activation", weight, evidence), energy[None].repeat(4, 0), rtol=1e-5)
     expected = np.abs(weight.rows()) * np.sqrt(energy)
     assert np.allclose(criteria.score("wanda", weight, evidence), expected, rtol=1e-5)
+
+
+def test_taylor_is_the_squared_derivative_of_the_outputs(build: Build) -> None:
+    pytest.importorskip("torch")
+    model, x = build(DENSE), samples(5)
+    weight = named(model, "bw")
+    evidence = Evidence(derivatives=gradients.squared(model, data(x)))
+    hidden, wanted = hidden_and_wanted(model, x)
+    scale = 1 / np.sqrt(np.mean(wanted**2, axis=1))[:, None]  # a weight moves one output only: signs do not mix
+    derivative = np.mean((hidden * scale) ** 2, axis=0)
+    assert np.allclose(criteria.score("taylor", weight, evidence), weight.rows() ** 2 * derivative, rtol=1e-4)
 
 
 def test_a_depthwise_weight_is_scored_by_its_own_channel(build: Build) -> None:

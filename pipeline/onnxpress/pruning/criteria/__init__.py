@@ -2,7 +2,7 @@
 
 A criterion is a module with ``score(weight, seen) -> array``: ``weight`` has its output channels on axis 0 and its
 input channels on axis 1, ``seen`` is what calibration data say of it, and the result has the weight's shape, larger
-where a weight matters more and never negative. ``NEEDS_DATA`` says whether ``seen`` is looked at. Pruning single
+where a weight matters more and never negative. ``NEEDS`` says what of ``seen`` is looked at. Pruning single
 weights uses the scores as they are; the score of a channel comes from all weights that make or read it (`importance`),
 unless the criterion says itself what a group loses with each channel, in ``channels(group, evidence)``.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from types import ModuleType
+from typing import Literal
 
 import numpy as np
 
@@ -20,16 +21,18 @@ from onnxpress.pruning.evidence import Evidence
 from onnxpress.pruning.groups import Group
 from onnxpress.pruning.weights import Weight
 
+Needs = Literal["nothing", "inputs", "gradients"]
+
 
 def names() -> list[str]:
     """Return the names of the criteria: the files in this folder."""
     return sorted(module.name for module in pkgutil.iter_modules(__path__))
 
 
-def needs_data(name: str) -> bool:
-    """Tell whether a criterion looks at calibration data."""
-    needs: bool = _module(name).NEEDS_DATA
-    return needs
+def needs(name: str) -> Needs:
+    """Return what a criterion wants to know of calibration data."""
+    wanted: Needs = _module(name).NEEDS
+    return wanted
 
 
 def score(name: str, weight: Weight, evidence: Evidence) -> Array:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from onnxpress.graph import Array
 from onnxpress.pruning.evidence import Seen
 
-NEEDS_DATA = True
+NEEDS = "inputs"
 
 
 def score(_: Array, seen: Seen) -> Array:

@@ -16,7 +16,7 @@ from onnxpress.graph import Array
 from onnxpress.pruning.evidence import Evidence, Seen
 from onnxpress.pruning.groups import Group
 
-NEEDS_DATA = True
+NEEDS = "inputs"
 ROUNDS = 64
 """Channels leave in about so many rounds: one at a time up to this number of them, then several."""
 

@@ -10,7 +10,7 @@ import numpy as np
 from onnxpress.graph import Array
 from onnxpress.pruning.evidence import Seen
 
-NEEDS_DATA = True
+NEEDS = "inputs"
 
 
 def score(weight: Array, seen: Seen) -> Array:

@@ -1,0 +1,195 @@
+"""What pruning gives on the real models: what can be cut, what is lost and won back, and how much faster it gets.
+
+    python benchmarks/pruning/measure.py share   [MODEL …] [-o share.json]
+    python benchmarks/pruning/measure.py curve   [MODEL …] [--methods l2 reconstruction] [--left 0.9 0.8 0.7 0.5 0.3]
+    python benchmarks/pruning/measure.py latency [MODEL …] [--left 0.7]
+
+``share`` takes the reference models, too. ``curve`` gives the metric with and without repair from unlabelled samples;
+``latency`` compares loaded sessions in alternation, each float and int8, with the 95 % interval of the ratio. The real
+models are not part of the project: ``ONNXPRESS_REAL_DATA`` names their folder (default ``../shared/real``).
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+import onnxpress_models
+from onnxpress import artifact, graph, session
+from onnxpress.bench.statistics import center
+from onnxpress.export.options import ExportOptions
+from onnxpress.export.prepare import prepare
+from onnxpress.pruning import PruneOptions, prune
+from onnxpress.quantization import QuantizeOptions, quantize
+from onnxpress_calibration.dataset import Dataset
+
+DEFAULT = Path(__file__).parents[3] / "shared" / "real"
+FOLDER = Path(os.environ.get("ONNXPRESS_REAL_DATA", DEFAULT))
+DATA = {  # calibration, test, samples of the first
+    "resnet20": ("cifar_calibration", "cifar_test", 250),
+    "resnet56": ("cifar_calibration", "cifar_test", 250),
+    "squeezenet": ("imagenet_calibration", "imagenet_test", 250),
+    "kws": ("kws_calibration", "kws_test", 100),
+    "minilm": ("sts_calibration", None, 128),
+}
+Row = dict[str, Any]
+
+
+def main() -> None:
+    """Measure what was asked for, print a line for each, and write all as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["share", "curve", "latency"])
+    parser.add_argument("models", nargs="*")
+    parser.add_argument("--methods", nargs="+", default=["l2", "reconstruction"])
+    parser.add_argument("--allocation", default="global")
+    parser.add_argument("--left", nargs="+", type=float, help="shares of the MACs that are left")
+    parser.add_argument("--round-to", type=int, default=PruneOptions.model_fields["round_to"].default)
+    parser.add_argument("-o", "--output", type=Path)
+    asked = parser.parse_args()
+    if not FOLDER.is_dir():
+        sys.exit(f"skipped: there is no folder {FOLDER} (set ONNXPRESS_REAL_DATA)")
+    kind: Callable[[argparse.Namespace, ModuleType], Iterator[Row]] = {
+        "share": shares,
+        "curve": curve,
+        "latency": latency,
+    }[asked.what]
+    rows = []
+    for row in kind(asked, loaders()):
+        print("  ".join(f"{key} {value:.4g}" if isinstance(value, float) else f"{value}" for key, value in row.items()))
+        sys.stdout.flush()
+        rows.append(row)
+        if asked.output is not None:
+            asked.output.write_text(json.dumps({"schema": f"onnxpress.pruning-{asked.what}/1", "rows": rows}, indent=1))
+
+
+def loaders() -> ModuleType:
+    """Import the loaders beside the real models."""
+    spec = importlib.util.spec_from_file_location("load", FOLDER / "load.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def shares(asked: argparse.Namespace, load: ModuleType) -> Iterator[Row]:
+    """Share of the MACs that pruning can reach, of every model."""
+    zoo = [f"zoo:{name}" for name in onnxpress_models.names()]
+    for name in asked.models or [*load.MODELS, *zoo]:
+        edit = prune(model_of(name, load), PruneOptions(amount=0.5))
+        facts = edit.facts
+        yield {
+            "model": name,
+            "prunable_macs_pct": float(facts["prunable_macs_pct"]),
+            "groups": facts["groups"],
+            "groups_skipped": facts["groups_skipped"],
+            "proof_error": facts["proof_error"],
+        }
+
+
+def curve(asked: argparse.Namespace, load: ModuleType) -> Iterator[Row]:
+    """The metric over the share of MACs that is left, as cut and as repaired."""
+    for name in asked.models or ["resnet56", "squeezenet", "minilm"]:
+        model, data = model_of(name, load), calibration(name, load)
+        yield {"model": name, "method": "float", "left": 1.0, "repair": False, "metric": quality(model, name, load)}
+        for left in asked.left or [0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3]:
+            for method in asked.methods:
+                for repaired in (False, True):
+                    start = time.perf_counter()
+                    options = PruneOptions(
+                        method=method,
+                        target={"macs": left},
+                        repair=repaired,
+                        allocation=asked.allocation,
+                        round_to=asked.round_to,
+                    )
+                    edit = prune(model, options, data)
+                    yield {
+                        "model": name,
+                        "method": method,
+                        "left": float(edit.facts["macs_ratio"]),
+                        "repair": repaired,
+                        "metric": quality(edit.model, name, load),
+                        "seconds": time.perf_counter() - start,
+                    }
+
+
+def latency(asked: argparse.Namespace, load: ModuleType) -> Iterator[Row]:
+    """Speed-up of the pruned model, and of its int8 form over the whole model's."""
+    for name in asked.models or ["resnet56", "squeezenet"]:
+        model, data = model_of(name, load), calibration(name, load)
+        few = Dataset(origin=data.origin, read=data.read, limit=16)
+        left = (asked.left or [0.7])[0]
+        pruned = prune(model, PruneOptions(target={"macs": left}, round_to=asked.round_to)).model
+        feeds = next(data.batches(graph.input_specs(model)))
+        for kind, pair in {
+            "float": (model, pruned),
+            "int8": tuple(quantize(each, QuantizeOptions(mode="static"), few).model for each in (model, pruned)),
+        }.items():
+            ratio = center(logarithms(pair, feeds)).exp()
+            row = {"model": name, "kind": kind, "left": left, "round_to": asked.round_to}
+            yield row | {"speed_up": 1 / ratio.value, "low": 1 / ratio.high, "high": 1 / ratio.low}
+
+
+def logarithms(pair: tuple[ir.Model, ...], feeds: dict[str, Any], rounds: int = 40) -> list[list[float]]:
+    """Return log ratios of second to first, measured in alternation, one list for each of two pairs of sessions."""
+    groups = []
+    for _ in range(2):
+        sessions = [session.open_session(each, session.SessionOptions(threads=1)) for each in pair]
+        laps = [[seconds(each, feeds) for each in sessions] for _ in range(rounds + 5)][5:]
+        groups.append([math.log(second / first) for first, second in laps])
+    return groups
+
+
+def seconds(opened: Any, feeds: dict[str, Any]) -> float:  # noqa: ANN401 - onnxruntime has no stubs
+    """Time the best of three runs."""
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        session.run(opened, feeds)
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def model_of(name: str, load: ModuleType) -> ir.Model:
+    """Return a prepared model, real or of the zoo."""
+    if not name.startswith("zoo:"):
+        return prepare(artifact.load(load.MODELS[name])).model
+    from onnxpress.export.export import export
+
+    return export(name, ExportOptions(verify=False)).edit.model
+
+
+def calibration(name: str, load: ModuleType) -> Dataset:
+    """Return the unlabelled samples of a model."""
+    function, _, count = DATA[name]
+    samples = {key: value for key, value in getattr(load, function)().items() if key != "y"}
+    return Dataset(origin=function, read=lambda: [samples], limit=count)
+
+
+def quality(model: ir.Model, name: str, load: ModuleType) -> float:
+    """Return top-1 in percent, or 100 × Spearman's correlation for sentences."""
+    opened, function = session.open_session(model), DATA[name][1]
+    if function is None:
+        return float(load.sts_spearman(opened))
+    data = getattr(load, function)()
+    labels = data.pop("y")
+    batches = Dataset(origin=function, read=lambda: [data]).batches(graph.input_specs(model), 50)
+    scores = [next(iter(session.run(opened, batch).values())) for batch in batches]
+    found = np.concatenate([each.reshape(len(each), -1).argmax(axis=1) for each in scores])
+    return float(100 * np.mean(found == labels))
+
+
+if __name__ == "__main__":
+    main()
