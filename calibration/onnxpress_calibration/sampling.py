@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 
 Array = np.ndarray[Any, np.dtype[Any]]
+LARGE = 1 << 16
+"""A tensor with at least so many values a sample is large; counting all of a smaller one costs no more."""
 LIMIT = 1 << 13
-"""Values that are counted of each sample of a large tensor, up to twice as many, and the tails."""
+"""Values that are counted of each sample of a large tensor, besides the tails."""
 TAIL = 1 / 64
 """Largest share of the values that counts as tails; their bound is a power of two, so that rounding rarely moves it."""
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -26,7 +28,7 @@ def split(values: Array) -> tuple[int, Array, Array]:
     """Return how many values each of the chosen ones stands for, those, and the tails.
 
     Args:
-        values: One sample of a tensor, finite float32 [n], with at least ``2 · LIMIT`` values.
+        values: One sample of a tensor, finite float32 [n], at least `LARGE`.
     """
     stretch = len(values) // LIMIT
     chosen = values.take(positions(len(values), stretch))
@@ -36,7 +38,7 @@ def split(values: Array) -> tuple[int, Array, Array]:
     bound = np.uint32(first << 23).view(np.float32)  # 2^(first - 127)
     tails = values >= bound
     tails |= values <= -bound
-    return stretch, chosen[exponents < first], values[tails]
+    return stretch, chosen[exponents < first], values.take(np.flatnonzero(tails))
 
 
 @lru_cache(maxsize=256)

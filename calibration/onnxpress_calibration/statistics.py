@@ -67,7 +67,7 @@ class TensorStatistics:
             raise DataError("holds NaN or infinity")
         self.low, self.high = min(self.low, low), max(self.high, high)
         for row in values.reshape(samples, -1):
-            if thin and len(row) >= 2 * sampling.LIMIT:
+            if thin and len(row) >= sampling.LARGE:
                 stretch, chosen, tails = sampling.split(row)
                 self._hold(chosen, stretch)
                 self._hold(tails, 1)

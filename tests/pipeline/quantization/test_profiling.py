@@ -40,6 +40,7 @@ def bits(collected: Profile, folder: Path) -> bytes:
 def large(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let small tensors pass for large ones."""
     monkeypatch.setattr(sampling, "LIMIT", 16)
+    monkeypatch.setattr(sampling, "LARGE", 32)
     sampling.positions.cache_clear()
     yield
     sampling.positions.cache_clear()
