@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 
     from onnxpress.artifact import Artifact, Edit
     from onnxpress.progress import Progress
+    from onnxpress.quantization import QuantizeOptions
     from onnxpress.report.report import Report
+    from onnxpress_calibration.dataset import Dataset
     from onnxpress_calibration.profile import Profile
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110, "show_default": True}
@@ -188,6 +190,11 @@ def prune(
 @click.option("--half-io", is_flag=True, help="Make inputs and outputs float16, too (mode fp16).")
 @click.option("--symmetric", is_flag=True, help="Zero points of activations in the middle of their type.")
 @click.option("--per-tensor", is_flag=True, help="One weight scale per tensor instead of per channel.")
+@click.option(
+    "--backend",
+    type=click.Choice(["onnxpress", "onnxruntime", "neural-compressor"]),
+    help="Who quantizes; neural-compressor takes a PyTorch source (module:factory, zoo:NAME) as MODEL.",
+)
 @click.option("--require-int8", metavar="REGEX", help="Fail (exit 3) if a layer whose name matches stays float.")
 @click.option("--equalize/--no-equalize", default=None, help="Rescale channels, exactly, to fit int8 (on).")
 @click.option("--bias-correction/--no-bias-correction", default=None, help="Take mean errors out of biases (on).")
@@ -220,6 +227,7 @@ def quantize(
     half_io: bool,
     symmetric: bool,
     per_tensor: bool,
+    backend: str | None,
     require_int8: str | None,
     equalize: bool | None,
     bias_correction: bool | None,
@@ -251,7 +259,7 @@ def quantize(
     values |= {"equalize": equalize, "bias_correction": bias_correction, "verify": verify}
     values |= {"include": include, "exclude": exclude, "max_drop": max_drop, "min_sqnr": min_sqnr}
     values |= {"min_agreement": min_agreement, "budget": budget, "provider": provider, "threads": threads}
-    values |= {"block_size": block_size, "require_int8": require_int8, "keep_io": not half_io}
+    values |= {"block_size": block_size, "require_int8": require_int8, "keep_io": not half_io, "backend": backend}
     chosen = options(QuantizeOptions, values)
     data = dataset(calibration) if calibration is not None else None
     statistics = read_profile(profile, model) if profile is not None and mode in ("static", "auto", "fp16") else None
@@ -262,22 +270,23 @@ def quantize(
         "options": chosen.model_dump(mode="json"),
         "data_sha256": statistics.data_sha256 if statistics else data.sha256 if data else None,
     }
-    made, edit = transform(
-        model,
-        output,
-        entry,
-        lambda prepared: run(
-            prepared,
-            chosen,
-            data,
-            statistics=statistics,
-            evaluation=judged_by,
-            metric=metric,
-            journal=output.with_name(f"{output.name}.search.jsonl"),
-        ),
-        force=force,
-        progress=result.progress,
-    )
+    if backend == "neural-compressor":
+        made, edit = quantize_source(str(model), output, entry, chosen, data, force=force, progress=result.progress)
+    else:
+        journal = output.with_name(f"{output.name}.search.jsonl")
+
+        def work(prepared: ir.Model) -> Edit:
+            return run(
+                prepared,
+                chosen,
+                data,
+                statistics=statistics,
+                evaluation=judged_by,
+                metric=metric,
+                journal=journal,
+            )
+
+        made, edit = transform(model, output, entry, work, force=force, progress=result.progress)
     running = kernels(output, edit.skipped)
     floats = edit.skipped if mode == "fp16" else running.stayed_float
     lines = [
@@ -753,6 +762,34 @@ def transform(
         edit = work(prepare(artifact.load(model)).model)
         entry = entry | {"input_sha256": given.sha256, "versions": runner.versions()}
         return artifact.save(edit.model, output, step=entry, force=force), edit
+
+
+def quantize_source(
+    source: str,
+    output: Path,
+    entry: dict[str, Any],
+    chosen: QuantizeOptions,
+    data: Dataset | None,
+    *,
+    force: bool,
+    progress: Progress,
+) -> tuple[Artifact, Edit]:
+    """Quantize a PyTorch model with neural-compressor and save what it exports to."""
+    from onnxpress import artifact, runner
+    from onnxpress.errors import UsageError
+    from onnxpress.export import sources
+    from onnxpress.quantization.backends import neural_compressor
+    from onnxpress.quantization.kernels import require
+
+    if data is None:
+        raise UsageError("quantize: backend neural-compressor needs calibration data. Give --calibration DATA.")
+    check_output(output, force=force)
+    with progress.task(f"quantize {source}", data.count) as advance, sources.users_path(source):
+        edit = neural_compressor.quantize(sources.network(source), chosen, data, advance)
+    if chosen.require_int8 is not None:
+        require(edit.model, chosen.require_int8, edit.skipped)
+    entry = entry | {"source_sha256": runner.source_sha256(source, None), "versions": runner.versions()}
+    return artifact.save(edit.model, output, step=entry, force=force), edit
 
 
 def read_profile(path: Path, model: Path) -> Profile:

@@ -71,14 +71,7 @@ def _pytorch(source: str, options: ExportOptions) -> Exported:
 
     sources.import_torch()
     with sources.users_path(source):
-        if source.startswith(sources.ZOO):
-            network = sources.reference_model(source, options.inputs, options.weights)
-        elif source.endswith(".pt2"):
-            if options.weights is not None:
-                raise UsageError(f"source {source}: --weights does not go with a program, which holds its own.")
-            network = sources.exported_program(source, options.inputs)
-        else:
-            network = sources.factory_model(source, options.inputs, options.weights)
+        network = sources.network(source, options.inputs, options.weights)
         sizes = trace_sizes(network)
         edit = prepare(to_onnx(network, sizes, options.opset or OPSET), opset=options.opset or OPSET)
         verification = None

@@ -44,6 +44,22 @@ def users_path(source: str) -> Iterator[None]:
         sys.path.remove(folder)
 
 
+def network(source: str, inputs: Sequence[str] = (), weights: str | None = None) -> Network:
+    """Load a PyTorch source of any kind; call it within `users_path`.
+
+    Raises:
+        UsageError: see `reference_model`, `factory_model` and `exported_program`.
+        ModelError: likewise.
+    """
+    if source.startswith(ZOO):
+        return reference_model(source, inputs, weights)
+    if not source.endswith(".pt2"):
+        return factory_model(source, inputs, weights)
+    if weights is not None:
+        raise UsageError(f"source {source}: --weights does not go with a program, which holds its own.")
+    return exported_program(source, inputs)
+
+
 def reference_model(source: str, inputs: Sequence[str], weights: str | None) -> Network:
     """Load ``zoo:NAME``.
 

@@ -42,6 +42,8 @@ class QuantizeOptions(NodeSelection):
     """``static`` fixes activation ranges from calibration data; ``dynamic`` computes them in each run; ``weight-only``
     leaves activations alone and needs no data; ``fp16`` is float16 where that cannot overflow; ``auto`` chooses per
     layer, by measuring on this machine, what is fastest within ``max_drop``, ``min_sqnr`` or ``min_agreement``."""
+    backend: Literal["onnxpress", "onnxruntime", "neural-compressor"] = "onnxpress"
+    """Who quantizes (mode static): this product, onnxruntime's quantizer, or neural-compressor (PyTorch sources)."""
     calibrator: str = "mse"
     """How a static range follows from the statistics: a file in ``onnxpress_calibration/calibrators``."""
     format: Literal["qdq", "qoperator"] = "qdq"
@@ -131,6 +133,8 @@ class QuantizeOptions(NodeSelection):
     def _possible(self) -> QuantizeOptions:
         if self.mode == "weight-only" and self.bits not in (4, 8):
             raise ValueError(f"mode weight-only stores 8 or 4 bits, not {self.bits}.")
+        if self.backend != "onnxpress" and self.mode != "static":
+            raise ValueError(f"backend {self.backend} has mode static only, not {self.mode}.")
         if self.block & (self.block - 1):
             raise ValueError(f"block_size is a power of two, not {self.block}.")
         if self.format == "qoperator" and self.levels > 256:

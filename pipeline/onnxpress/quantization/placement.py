@@ -15,6 +15,7 @@ The rules follow what onnxruntime fuses on a CPU, measured on real models:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -49,6 +50,8 @@ SAME_VALUES = frozenset({"Expand", "Flatten", "Reshape", "Squeeze", "Tile", "Tra
 """What keeps every value and so the range, whether it runs on integers or not."""
 NO_KERNEL = frozenset({"ConvTranspose", "GRU", "RNN"})
 """Weighted operators for which onnxruntime has no int8 kernel on the CPU."""
+PRELU_PRODUCTS = 64
+"""Products per output value from which an int8 Conv is faster than float although its result returns to float."""
 MIN_TABLE = 1024
 """Elements: smaller tables are position indices and the like, with nothing to win."""
 
@@ -80,12 +83,13 @@ class Placement:
         return tuple(dict.fromkeys([*self.quantized.values(), *map(measured_at, self.quantized)]))
 
 
-def place(model: ir.Model, selects: Callable[[str], bool]) -> Placement:
+def place(model: ir.Model, selects: Callable[[str], bool], *, prelu_products: int = PRELU_PRODUCTS) -> Placement:
     """Decide where int8 goes in the main graph of a prepared model.
 
     Args:
         model: A prepared model with shapes, after `gemms`; it is only read.
         selects: Tells from a node's name whether it may become static int8.
+        prelu_products: A Conv with fewer products per output value stays float before a PRelu.
     """
     skipped: list[Skip] = []
     weighted = []
@@ -93,6 +97,8 @@ def place(model: ir.Model, selects: Callable[[str], bool]) -> Placement:
         reason = refusal(node, selects)
         if reason is None and node.graph is not model.graph:
             reason = "inside a subgraph (If, Loop or Scan), where activations are not measured; mode dynamic reaches it"
+        if reason is None and _returns_to_float(node, prelu_products):
+            reason = "a PRelu follows, which has no int8 kernel: converting back takes longer than int8 saves here"
         if reason is None:
             weighted.append(node)
         elif reason:
@@ -165,6 +171,15 @@ def refusal(node: ir.Node, selects: Callable[[str], bool]) -> str | None:
         if len(constant.shape) != 1:
             return f"its bias has the shape {list(constant.shape)}; the int8 kernel takes one value per channel"
     return None
+
+
+def _returns_to_float(node: ir.Node, least: int) -> bool:
+    """Tell whether a small Conv feeds nothing but a PRelu (benchmarks/quantization/convolutions.py)."""
+    readers = graph.consumers(node.outputs[0])
+    weight = graph.shape(node.inputs[1]) if node.op_type == "Conv" else None
+    if weight is None or not readers or any(reader.op_type != "PRelu" for reader in readers):
+        return False
+    return math.prod(size or 1 for size in weight[1:]) < least
 
 
 def tables(model: ir.Model, selects: Callable[[str], bool]) -> list[ir.Node]:

@@ -15,6 +15,7 @@ from onnxpress.errors import ModelError, UsageError
 from onnxpress.export.prepare import prepare
 from onnxpress.quantization import dynamic, fp16, static, weight_only
 from onnxpress.quantization.auto.choose import choose
+from onnxpress.quantization.backends import onnxruntime
 from onnxpress.quantization.collecting import needed
 from onnxpress.quantization.kernels import require
 from onnxpress.quantization.options import QuantizeOptions
@@ -24,6 +25,7 @@ from onnxpress.quantization.ranges import choose_ranges
 from onnxpress.quantization.techniques.bias_correction import correct_biases
 from onnxpress.quantization.techniques.equalization import equalize
 from onnxpress.quantization.verification import verify
+from onnxpress_calibration import calibrators
 from onnxpress_calibration.dataset import Dataset
 from onnxpress_calibration.profile import Profile
 
@@ -64,7 +66,11 @@ def quantize(
     """
     if data is not None and options.samples is not None:
         data = replace(data, limit=options.samples)
-    if options.mode == "static":
+    if options.backend == "neural-compressor":
+        raise UsageError("backend neural-compressor quantizes PyTorch models: give a source such as module:factory.")
+    if options.backend == "onnxruntime":
+        edit = _onnxruntime(model, options, data, advance)
+    elif options.mode == "static":
         edit = _static(model, options, data, statistics, advance)
     elif options.mode == "auto":
         edit = _auto(model, options, data, statistics, evaluation, metric, journal, advance)
@@ -118,6 +124,17 @@ def _static(
         facts["notes"] = ["equalization and bias correction need samples: with --profile alone they are left out"]
     edit = static.write(copy, placement, ranges, options)
     return replace(edit, skipped=(*edit.skipped, *skipped), facts={**edit.facts, **facts})
+
+
+def _onnxruntime(
+    model: ir.Model, options: QuantizeOptions, data: Dataset | None, advance: Callable[[int], object]
+) -> Edit:
+    names = onnxruntime.measured(model)
+    collected = _collected(model, names, data, None, options, advance)
+    ranges = {
+        name: calibrators.choose(options.calibrator, collected.tensors[name], levels=options.levels) for name in names
+    }
+    return onnxruntime.write(model, ranges, options)
 
 
 def _fp16(

@@ -1,0 +1,1 @@
+"""Other people's quantizers, run on our statistics and checked like our own."""
