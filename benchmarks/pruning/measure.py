@@ -32,7 +32,8 @@ from onnxpress.bench.statistics import center
 from onnxpress.export.options import ExportOptions
 from onnxpress.export.prepare import prepare
 from onnxpress.pruning import PruneOptions, prune
-from onnxpress.quantization import QuantizeOptions, quantize
+from onnxpress.quantization.options import QuantizeOptions
+from onnxpress.quantization.quantize import quantize
 from onnxpress_calibration.dataset import Dataset
 
 DEFAULT = Path(__file__).parents[3] / "shared" / "real"
@@ -129,13 +130,13 @@ def latency(asked: argparse.Namespace, load: ModuleType) -> Iterator[Row]:
     """Speed-up of the pruned model, and of its int8 form over the whole model's."""
     for name in asked.models or ["resnet56", "squeezenet"]:
         model, data = model_of(name, load), calibration(name, load)
-        few = Dataset(origin=data.origin, read=data.read, limit=16)
+        few = Dataset(origin=data.origin, read=data.read, limit=32)
         left = (asked.left or [0.7])[0]
         pruned = prune(model, PruneOptions(target={"macs": left}, round_to=asked.round_to)).model
         feeds = next(data.batches(graph.input_specs(model)))
         for kind, pair in {
             "float": (model, pruned),
-            "int8": tuple(quantize(each, QuantizeOptions(mode="static"), few).model for each in (model, pruned)),
+            "int8": tuple(quantize(each, QuantizeOptions(mode="static", min_agreement=0), few).model for each in (model, pruned)),
         }.items():
             ratio = center(logarithms(pair, feeds)).exp()
             row = {"model": name, "kind": kind, "left": left, "round_to": asked.round_to}

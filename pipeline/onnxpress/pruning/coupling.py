@@ -10,6 +10,7 @@ Conv, ConvTranspose             input channels = the weight's input axis, output
 Gemm, MatMul                    the summed axes of both sides are tied; all others go on to the output, broadcasting
 Add, Mul, Where, PRelu …        aligned from the right; positions that meet are tied; constants shrink along
 BatchNorm, InstanceNorm         one scale and shift per channel
+GroupNorm                       whole groups of channels only
 LayerNorm, Softmax, Reduce*     average or sum over some axes: those must stay whole
 Concat, Split, Slice, Pad       move numbers; padding adds channels of its own
 Reshape, Flatten, Transpose …   move numbers, also where one axis becomes several (see `layout`)
@@ -312,6 +313,26 @@ def _instance_norm(layout: Layout, node: ir.Node) -> None:
     for axis in range(2, len(graph.shape(x) or ())):
         layout.seal(x, axis, obstacle(node, "averages over this axis"))
     _per_channel(layout, node, node.inputs[1:3])
+
+
+def _group_norm(layout: Layout, node: ir.Node) -> None:
+    """Each group is normalized by itself: only whole groups can go."""
+    x = node.inputs[0]
+    assert x is not None  # noqa: S101 - required by the operator
+    for axis in range(2, len(graph.shape(x) or ())):
+        layout.seal(x, axis, obstacle(node, "averages over this axis"))
+    if not layout.blocks(x) or length(x, 1) is None:
+        layout.refuse(node, "its channels are not known")
+        return
+    grid = layout.track(x, 1, node).reshape(graph.attribute_int(node, "num_groups", 1), -1)
+    layout.channels.unite(grid, grid[:, :1])
+    for parameter in node.inputs[1:3]:
+        assert parameter is not None  # noqa: S101 - required by the operator
+        if length(parameter, 0) == grid.size:
+            layout.couple(x, 1, parameter, 0, node)
+        else:  # before opset 21: one for each group
+            layout.channels.unite(layout.track(parameter, 0, node), grid[:, 0])
+    layout.put(_output(node), layout.blocks(x))
 
 
 def _per_channel(layout: Layout, node: ir.Node, parameters: Sequence[ir.Value | None]) -> None:
@@ -737,6 +758,7 @@ RULES: dict[str, Rule] = {
     "Gemm": _gemm,
     "MatMul": _matmul,
     "BatchNormalization": _batch_norm,
+    "GroupNormalization": _group_norm,
     "InstanceNormalization": _instance_norm,
     "LayerNormalization": _layer_norm,
     "Resize": _resize,

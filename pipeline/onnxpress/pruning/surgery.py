@@ -124,6 +124,13 @@ def _grouped(model: ir.Model, node: ir.Node, kept: Kept) -> None:  # noqa: ARG00
     node.attributes["group"] = ir.AttrInt64("group", _size(kept, whole, 1) // _size(kept, node.inputs[1], 1))
 
 
+def _group_norm(model: ir.Model, node: ir.Node, kept: Kept) -> None:  # noqa: ARG001 - the table's signature
+    mask = kept.along(node.inputs[0], 1)
+    if mask is not None:
+        groups = mask.reshape(graph.attribute_int(node, "num_groups", 1), -1)
+        node.attributes["num_groups"] = ir.AttrInt64("num_groups", int(groups[:, 0].sum()))
+
+
 def _reshape(model: ir.Model, node: ir.Node, kept: Kept) -> None:
     target = target_shape(node)
     masks = kept.values().get(node.outputs[0])
@@ -206,6 +213,7 @@ def _resize(model: ir.Model, node: ir.Node, kept: Kept) -> None:
 Rewrite = Callable[[ir.Model, ir.Node, Kept], None]
 REWRITES: dict[str, Rewrite] = {
     "Conv": _grouped,
+    "GroupNormalization": _group_norm,
     "ConvTranspose": _grouped,
     "Reshape": _reshape,
     "Split": _split,

@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from onnxpress.export.passes import shapes
 from onnxpress.pruning import proof, surgery
 from onnxpress.pruning.groups import Analysis, analyze
 
@@ -344,6 +345,13 @@ net (float[N,3,8,8] x, float[8,3,1,1] aw, float[4] s, float[4] t, float[5,8,1,1]
   y = Conv (b, bw)
 }
 """
+GROUP_NORM_NATIVE = """
+net (float[N,3,8,8] x, float[8,3,1,1] aw, float[P] s, float[P] t, float[5,8,1,1] bw) => (float[N,5,8,8] y) {
+  a = Conv (x, aw)
+  n = GroupNormalization <num_groups = 4> (a, s, t)
+  y = Conv (n, bw)
+}
+"""
 FOUND = {
     "chain": (CHAIN, {"a": (4, 1)}),
     "batch norm": (BATCH_NORM, {"a": (6, 1)}),
@@ -617,3 +625,16 @@ def test_weights_inside_subgraphs_are_reported(build: Build) -> None:
     """
     (skip,) = analyze(build(text)).skipped
     assert (skip.where, skip.op, skip.reason) == ("y", "If", "2 weighted operators inside its subgraphs are left alone")
+
+
+@pytest.mark.parametrize(("opset", "parameters"), [(18, 4), (21, 8)])
+def test_group_normalization_loses_whole_groups(build: Build, opset: int, parameters: int) -> None:
+    model = build(GROUP_NORM_NATIVE.replace("[P]", f"[{parameters}]"), opset=opset)
+    shapes.infer(model)
+    (group,) = analyze(model).prunable
+    assert (group.size, group.width) == (4, 2)
+    choice = {group: np.array([True, False, True, True])}
+    masked = surgery.masked(model, choice)
+    surgery.cut(model, choice)
+    assert model.graph.initializers["s"].shape == (parameters * 3 // 4,)
+    assert proof.prove(model, masked, None) is not None

@@ -33,8 +33,13 @@ def infer(model: ir.Model) -> None:
         producer = value.producer()
         if producer is not None and producer.domain in graph.ONNX_DOMAINS:
             value.shape = None
+    stripped = without_weights(model)
+    for node in stripped.graph.node:
+        if node.op_type == "GroupNormalization" and node.domain in graph.ONNX_DOMAINS:  # onnx infers nothing of it
+            node.op_type = "Identity"
+            del node.input[1:], node.attribute[:]
     try:
-        proto = onnx.shape_inference.infer_shapes(without_weights(model), data_prop=True)
+        proto = onnx.shape_inference.infer_shapes(stripped, data_prop=True)
     except onnx.shape_inference.InferenceError as error:
         _log.info("shapes cannot be inferred: %s", error)
         return
