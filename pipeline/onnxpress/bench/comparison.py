@@ -37,6 +37,8 @@ class Comparison:
     lower_is_better: bool = True
     ratio: Interval
     """Candidate ÷ baseline, with its 95% interval; it counts the pairs it rests on."""
+    ratios: tuple[float, ...] = ()
+    """Of each pair that counts, in the order of measuring."""
     disturbed: int
     """Pairs that the host disturbed."""
     dropped: int
@@ -95,6 +97,7 @@ def compare(variants: dict[str, Variant], baseline: str, candidate: str, name: s
         metric=scenario.metric,
         lower_is_better=scenario.lower_is_better,
         ratio=statistics.center(logs).exp(),
+        ratios=tuple(math.exp(one) for group in logs for one in group),
         disturbed=all_count - kept_count,
         dropped=all_count - sum(map(len, used)),
     )

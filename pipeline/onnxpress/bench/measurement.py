@@ -63,6 +63,7 @@ class Measurement:
             "mean": float(np.mean(values)),
             **{name: self.percentile(percent) for name, percent in _TAIL.items()},
             "p99_guaranteed": statistics.guaranteed(values, 0.99),
+            "quantiles": [float(value) for value in np.percentile(values, np.arange(0, 101, 5))],
             "mad": statistics.mad(values),
             "cov_pct": statistics.cov_pct(values),
             "outliers": asdict(statistics.outliers(values)),

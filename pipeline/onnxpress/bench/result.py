@@ -178,6 +178,7 @@ class Bench:
             "verdict": comparison.verdict(self.max_regression),
             "improved": comparison.improved,
             "method": METHOD,
+            "ratios": list(comparison.ratios),
         }
 
 

@@ -89,71 +89,90 @@ def round_step(width: float) -> float:
 
 def bars(name: str, title: str, marks: Sequence[Mark]) -> str:
     """Draw one horizontal bar a mark, from zero."""
-    chart = _chart(name, title, "; ".join(f"{mark.label} {mark.text}" for mark in marks), len(marks) * ROW_HEIGHT + 10)
+    drawing = chart(name, title, "; ".join(f"{mark.label} {mark.text}" for mark in marks), len(marks) * ROW_HEIGHT + 10)
     scale = Scale(low=0, high=max(mark.value for mark in marks) or 1, start=LABEL_WIDTH, end=WIDTH - TEXT_WIDTH)
     for index, mark in enumerate(marks):
         y = index * ROW_HEIGHT + 20
-        _text(chart, LABEL_WIDTH - 10, y + 4, _short(mark.label), "label end")
+        text(drawing, LABEL_WIDTH - 10, y + 4, short(mark.label), "label end")
         width = max(1.0, scale(mark.value) - LABEL_WIDTH)
         place = {"x": LABEL_WIDTH, "y": y - 9, "width": width, "height": 18}
-        SubElement(chart, "rect", _at(place, f"bar {mark.kind}"))
-        _text(chart, LABEL_WIDTH + width + 8, y + 4, mark.text, "label")
-    return tostring(chart, encoding="unicode")
+        SubElement(drawing, "rect", at(place, f"bar {mark.kind}"))
+        text(drawing, LABEL_WIDTH + width + 8, y + 4, mark.text, "label")
+    return tostring(drawing, encoding="unicode")
 
 
 def intervals(name: str, title: str, marks: Sequence[Mark], reference: float, axis: Callable[[float], str]) -> str:
     """Draw one dot with its interval a mark, and a line at ``reference``, which stands for "no change"."""
     height = len(marks) * ROW_HEIGHT + 40
-    chart = _chart(name, title, "; ".join(f"{mark.label} {mark.text}" for mark in marks), height)
+    drawing = chart(name, title, "; ".join(f"{mark.label} {mark.text}" for mark in marks), height)
     low, high = min(reference, *(mark.low for mark in marks)), max(reference, *(mark.high for mark in marks))
     margin = (high - low or 1) * 0.06
     scale = Scale(low=low - margin, high=high + margin, start=LABEL_WIDTH, end=WIDTH - TEXT_WIDTH)
     bottom = height - 28
     for tick in scale.ticks():
-        _line(chart, scale(tick), 4, scale(tick), bottom, "grid")
-        _text(chart, scale(tick), height - 10, axis(tick), "tick middle")
-    _line(chart, scale(reference), 4, scale(reference), bottom, "reference")
+        line(drawing, scale(tick), 4, scale(tick), bottom, "grid")
+        text(drawing, scale(tick), height - 10, axis(tick), "tick middle")
+    line(drawing, scale(reference), 4, scale(reference), bottom, "reference")
     for index, mark in enumerate(marks):
         y = index * ROW_HEIGHT + 20
-        _text(chart, LABEL_WIDTH - 10, y + 4, _short(mark.label), "label end")
-        _line(chart, scale(mark.low), y, scale(mark.high), y, f"whisker {mark.kind}")
-        _dot(chart, scale(mark.value), y, mark.kind)
-        _text(chart, WIDTH - TEXT_WIDTH + 12, y + 4, mark.text, "label")
-    return tostring(chart, encoding="unicode")
+        text(drawing, LABEL_WIDTH - 10, y + 4, short(mark.label), "label end")
+        line(drawing, scale(mark.low), y, scale(mark.high), y, f"whisker {mark.kind}")
+        _dot(drawing, scale(mark.value), y, mark.kind)
+        text(drawing, WIDTH - TEXT_WIDTH + 12, y + 4, mark.text, "label")
+    return tostring(drawing, encoding="unicode")
 
 
 def plot(
-    name: str, title: str, points: Sequence[Point], x_title: str, y_title: str, x_axis: Callable[[float], str]
+    name: str,
+    title: str,
+    points: Sequence[Point],
+    x_title: str,
+    y_title: str,
+    x_axis: Callable[[float], str],
+    *,
+    most_x: float | None = None,
+    least_y: float | None = None,
 ) -> str:
-    """Draw points with their intervals; a dashed line joins those that no other point beats."""
+    """Draw points with their intervals; a dashed line joins those that no other point beats.
+
+    What a policy forbids is shaded: right of ``most_x`` and below ``least_y``.
+    """
     description = "; ".join(f"{point.label}: {point.x.text}, {point.y.text}" for point in points)
-    chart = _chart(name, title, description, PLOT_HEIGHT)
+    drawing = chart(name, title, description, PLOT_HEIGHT)
     xs = _span([point.x for point in points], logarithmic=True, start=70, end=WIDTH - 110)
     ys = _span([point.y for point in points], logarithmic=False, start=PLOT_HEIGHT - 50, end=16)
+    if most_x is not None and most_x < xs.high:
+        left = xs(max(most_x, xs.low))
+        place = {"x": left, "y": ys.end, "width": xs.end - left, "height": ys.start - ys.end}
+        SubElement(drawing, "rect", at(place, "infeasible"))
+    if least_y is not None and least_y > ys.low:
+        top = ys(min(least_y, ys.high))
+        place = {"x": xs.start, "y": top, "width": xs.end - xs.start, "height": ys.start - top}
+        SubElement(drawing, "rect", at(place, "infeasible"))
     for tick in xs.ticks():
-        _line(chart, xs(tick), ys.end, xs(tick), ys.start, "grid")
-        _text(chart, xs(tick), ys.start + 18, x_axis(tick), "tick middle")
+        line(drawing, xs(tick), ys.end, xs(tick), ys.start, "grid")
+        text(drawing, xs(tick), ys.start + 18, x_axis(tick), "tick middle")
     for tick in ys.ticks():
-        _line(chart, xs.start, ys(tick), xs.end, ys(tick), "grid")
-        _text(chart, xs.start - 8, ys(tick) + 4, f"{tick:.6g}", "tick end")
-    _text(chart, (xs.start + xs.end) / 2, PLOT_HEIGHT - 8, x_title, "axis middle")
-    turned = _text(chart, 0, 0, y_title, "axis middle")
-    turned.set("transform", f"translate(16 {_number((ys.start + ys.end) / 2)}) rotate(-90)")
+        line(drawing, xs.start, ys(tick), xs.end, ys(tick), "grid")
+        text(drawing, xs.start - 8, ys(tick) + 4, f"{tick:.6g}", "tick end")
+    text(drawing, (xs.start + xs.end) / 2, PLOT_HEIGHT - 8, x_title, "axis middle")
+    turned = text(drawing, 0, 0, y_title, "axis middle")
+    turned.set("transform", f"translate(16 {number((ys.start + ys.end) / 2)}) rotate(-90)")
     front = sorted((p for p in points if not any(q.beats(p) for q in points)), key=lambda point: point.x.value)
-    corners = " ".join(f"{_number(xs(point.x.value))},{_number(ys(point.y.value))}" for point in front)
-    SubElement(chart, "polyline", {"points": corners, "class": "front"})
+    corners = " ".join(f"{number(xs(point.x.value))},{number(ys(point.y.value))}" for point in front)
+    SubElement(drawing, "polyline", {"points": corners, "class": "front"})
     taken = [_box(xs(point.x.value) - 7, ys(point.y.value) - 7, 14, 14) for point in points]
     for point in points:
         x, y, kind = xs(point.x.value), ys(point.y.value), point.y.kind
-        _line(chart, xs(point.x.low), y, xs(point.x.high), y, f"whisker {kind}")
-        _line(chart, x, ys(point.y.low), x, ys(point.y.high), f"whisker {kind}")
-        _dot(chart, x, y, kind if point in front else f"{kind} beaten")
+        line(drawing, xs(point.x.low), y, xs(point.x.high), y, f"whisker {kind}")
+        line(drawing, x, ys(point.y.low), x, ys(point.y.high), f"whisker {kind}")
+        _dot(drawing, x, y, kind if point in front else f"{kind} beaten")
     for point in points:
-        label = _short(point.label)
+        label = short(point.label)
         box = _free(xs(point.x.value), ys(point.y.value), len(label) * CHARACTER_WIDTH, taken, xs)
         taken.append(box)
-        _text(chart, box[0], box[1] + 13, label, "label halo")
-    return tostring(chart, encoding="unicode")
+        text(drawing, box[0], box[1] + 13, label, "label halo")
+    return tostring(drawing, encoding="unicode")
 
 
 Box = tuple[float, float, float, float]
@@ -187,35 +206,41 @@ def _span(marks: Sequence[Mark], *, logarithmic: bool, start: float, end: float)
     return Scale(low=low - margin, high=high + margin, start=start, end=end)
 
 
-def _chart(name: str, title: str, description: str, height: float) -> Element:
+def chart(name: str, title: str, description: str, height: float) -> Element:
+    """Start a drawing with its title and description, which a screen reader tells."""
     labels = f"{name}-title {name}-description"
-    chart = Element("svg", {"viewBox": f"0 0 {WIDTH} {_number(height)}", "role": "img", "aria-labelledby": labels})
-    SubElement(chart, "title", {"id": f"{name}-title"}).text = title
-    SubElement(chart, "desc", {"id": f"{name}-description"}).text = description
-    return chart
+    drawing = Element("svg", {"viewBox": f"0 0 {WIDTH} {number(height)}", "role": "img", "aria-labelledby": labels})
+    SubElement(drawing, "title", {"id": f"{name}-title"}).text = title
+    SubElement(drawing, "desc", {"id": f"{name}-description"}).text = description
+    return drawing
 
 
-def _line(chart: Element, x1: float, y1: float, x2: float, y2: float, kind: str) -> None:
-    SubElement(chart, "line", _at({"x1": x1, "y1": y1, "x2": x2, "y2": y2}, kind))
+def line(drawing: Element, x1: float, y1: float, x2: float, y2: float, kind: str) -> None:
+    """Draw a line of a class."""
+    SubElement(drawing, "line", at({"x1": x1, "y1": y1, "x2": x2, "y2": y2}, kind))
 
 
-def _dot(chart: Element, x: float, y: float, kind: str) -> None:
-    SubElement(chart, "circle", _at({"cx": x, "cy": y, "r": 5}, f"dot {kind}"))
+def _dot(drawing: Element, x: float, y: float, kind: str) -> None:
+    SubElement(drawing, "circle", at({"cx": x, "cy": y, "r": 5}, f"dot {kind}"))
 
 
-def _text(chart: Element, x: float, y: float, content: str, kind: str) -> Element:
-    text = SubElement(chart, "text", _at({"x": x, "y": y}, kind))
-    text.text = content
-    return text
+def text(drawing: Element, x: float, y: float, content: str, kind: str) -> Element:
+    """Write a text of a class."""
+    written = SubElement(drawing, "text", at({"x": x, "y": y}, kind))
+    written.text = content
+    return written
 
 
-def _at(positions: Mapping[str, float], kind: str) -> dict[str, str]:
-    return {name: _number(position) for name, position in positions.items()} | {"class": kind}
+def at(positions: Mapping[str, float], kind: str) -> dict[str, str]:
+    """Return the attributes of a shape: rounded positions and its class."""
+    return {name: number(position) for name, position in positions.items()} | {"class": kind}
 
 
-def _short(label: str) -> str:
+def short(label: str) -> str:
+    """Return a label that fits the left margin."""
     return label if len(label) <= LABEL_CHARACTERS else f"{label[: LABEL_CHARACTERS - 1]}…"
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    """Write a position with one decimal."""
     return f"{value:.1f}".removesuffix(".0")

@@ -115,7 +115,7 @@ def costs(report: Report) -> Table:
             (
                 variant["id"],
                 f"{price['instance']}{' (extrapolated)' if price['extrapolated'] else ''}",
-                _dollars(price["usd_per_million"]),
+                dollars(price["usd_per_million"]),
                 _shown(
                     price["change_vs_baseline_pct"],
                     lambda percent: format_change_pct(percent).replace("-", "−"),
@@ -130,7 +130,8 @@ def costs(report: Report) -> Table:
     )
 
 
-def _dollars(usd: Document | None) -> str:
+def dollars(usd: Document | None) -> str:
+    """Return a price with its interval."""
     if usd is None or usd["value"] is None:
         return NOT_MEASURED
     low, middle, high = (None if usd[end] is None else format_usd(usd[end]).removesuffix(" USD") for end in _ENDS)

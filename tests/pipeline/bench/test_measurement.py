@@ -19,6 +19,7 @@ def test_summary_names_only_what_the_values_support() -> None:
         "p99": None,
         "p999": None,
         "p99_guaranteed": None,
+        "quantiles": pytest.approx([1 + 0.2 * step for step in range(21)]),
         "mad": pytest.approx(1.4826),
         "cov_pct": pytest.approx(52.7046),
         "outliers": {"mild": 0, "severe": 0},

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from onnxpress.gate.check import outcome
-from onnxpress.report import charts, tables, view
+from onnxpress.gate.rules import RULES
+from onnxpress.report import charts, details, tables, view
 from onnxpress.report.charts import Mark, Point
 from onnxpress.report.numbers import ratio_interval, signed, times
 from onnxpress.report.report import Report
 from onnxpress.units import format_bytes, format_ms
 
+SCRIPT = Path(__file__).with_name("report.js")
 SHOWN = 200
 """Rows of a list of nodes; a large model has thousands, and report.json has them all."""
 
@@ -27,14 +31,33 @@ def render(report: Report) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    script = SCRIPT.read_text(encoding="utf-8").strip()
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment.get_template("html.jinja").render(
-        report=report, view=view, tables=tables, chart=_charts(report), shown=SHOWN
+        report=report,
+        view=view,
+        tables=tables,
+        details=details,
+        chart=_charts(report),
+        shown=SHOWN,
+        script=script,
+        script_hash=f"sha256-{digest}",
     )
 
 
 def _charts(report: Report) -> dict[str, str]:
     """Return the charts by name, as SVG; a chart whose numbers were not measured is an empty text."""
-    return {"sizes": _sizes(report), "latencies": _latencies(report), "drops": _drops(report), "plot": _plot(report)}
+    return {
+        "sizes": _sizes(report),
+        "treemap": details.treemap(report),
+        "latencies": _latencies(report),
+        "distribution": details.distribution(report),
+        "drift": details.drift(report),
+        "operators": details.operators(report),
+        "start": details.start(report),
+        "drops": _drops(report),
+        "plot": _plot(report),
+    }
 
 
 def _sizes(report: Report) -> str:
@@ -83,7 +106,41 @@ def _plot(report: Report) -> str:
         if x is not None and y is not None:
             points.append(Point(label=variant["id"], x=x, y=y))
     title = f"{y_title} against {x_title.partition(' (')[0]}"
-    return charts.plot("plot", title, points, x_title, f"{y_title}, up is better", x_axis) if len(points) > 1 else ""
+    if len(points) < 2:
+        return ""
+    return charts.plot(
+        "plot",
+        title,
+        points,
+        x_title,
+        f"{y_title}, up is better",
+        x_axis,
+        most_x=_most(report, points[0], "latency.p50" if across is _latency else "size.total_bytes"),
+        least_y=_least(report, points[0]) if upwards is _accuracy else None,
+    )
+
+
+def _limits(report: Report, rule: str) -> dict[str, float]:
+    """Return the bounds that the gate judged by, as the checks tell them."""
+    check = next((check for check in report.checks if check.rule == rule), None)
+    pairs = [limit.partition(" ") for limit in check.limit.split(", ")] if check else []
+    return {name: RULES[rule].parse(name, text) for name, _, text in pairs if name in RULES[rule].bounds}
+
+
+def _most(report: Report, baseline: Point, rule: str) -> float | None:
+    """Return the largest value on the horizontal axis that the policy allows."""
+    found = _limits(report, rule)
+    ratios = [baseline.x.value * found[name] for name in ("max_ratio", "max_regression") if name in found]
+    return min([*ratios, *([found["max"]] if "max" in found else [])], default=None)
+
+
+def _least(report: Report, baseline: Point) -> float | None:
+    """Return the lowest accuracy that the policy allows."""
+    for rule in RULES:
+        if rule.startswith("accuracy.") and rule != "accuracy.worst_class" and (found := _limits(report, rule)):
+            allowed = [baseline.y.value - found["max_drop"]] if "max_drop" in found else []
+            return max([*allowed, *([found["min"]] if "min" in found else [])], default=None)
+    return None
 
 
 def _latency(report: Report, variant: str) -> Mark | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from onnxpress.report import tables, view
+from onnxpress.report import details, tables, view
 from onnxpress.report.report import Report
 
 _SPECIAL = str.maketrans({character: f"\\{character}" for character in "\\`*_{}[]<>#|~&"})
@@ -22,17 +22,22 @@ def render(report: Report) -> str:
         ),
         escape(view.caption(report)),
     ]
-    sections = {
-        "Gate": tables.checks(report) if report.checks else None,
-        "Size": tables.sizes(report),
-        "Speed": tables.timings(report) if report.bench else None,
-        "Accuracy": tables.qualities(report) if report.evaluation else None,
-        "Cost": tables.costs(report) if report.cost else None,
-        "Kernels": tables.kernels(report),
+    sections: dict[str, list[tables.Table]] = {
+        "Gate": [tables.checks(report)] if report.checks else [],
+        "Size": [tables.sizes(report), details.dtypes(report)],
+        "Layers": [details.sparsity(report), details.sensitivity(report)],
+        "Speed": [tables.timings(report), details.operator_table(report)] if report.bench else [],
+        "Memory and cold start": [details.resources(report)],
+        "Accuracy": [tables.qualities(report), details.classes(report), details.flips(report)]
+        if report.evaluation
+        else [],
+        "Cost": [tables.costs(report), tables.prices(report)] if report.cost else [],
+        "Kernels": [tables.kernels(report)],
     }
-    for name, content in sections.items():
-        if content is not None:  # what was not measured is among the limits
-            parts += [f"## {name}", table(content)]
+    for name, contents in sections.items():
+        filled = [content for content in contents if content.rows]
+        if filled:  # what was not measured is among the limits
+            parts += [f"## {name}", *(table(content) for content in filled)]
     parts += ["## Limits of these measurements", "\n".join(f"- {escape(limit)}" for limit in view.limits(report))]
     return "\n\n".join(parts) + "\n"
 
