@@ -71,8 +71,13 @@ class Search:
         swept = current
         if not self.quality(current).keeps(self.bound):
             current = self._repaired(current)
-        finalists = [each for each in _unlike([current, swept, *starts]) if any(c != "float" for c in each.values())]
-        finalists = [each for each in finalists if self.quality(each).keeps(self.bound)]
+        weighted = {name for group in self.candidates.groups if group.weighted for name in group.nodes}
+        finalists = [
+            each
+            for each in _unlike([current, swept, *starts])
+            if any(choice != "float" and name in weighted for name, choice in each.items())
+            and self.quality(each).keeps(self.bound)
+        ]
         finalists.sort(key=lambda each: self.ratio({}, each).value)
         return finalists[:FINALISTS]
 
