@@ -6,6 +6,9 @@ each channel, and such shifts add up over the layers where noise would cancel. T
 M. Nagel et al., "Data-free quantization through weight equalization and bias correction", 2019 (arXiv:1906.04721),
 section 4.2, the empirical form (appendix D): the mean over calibration data of what int8 and float give. All layers are
 measured in one pass, each on the float model's own activations: where every layer's own shift is gone, none arrives.
+
+Not for MatMul: in a transformer a few tokens have values so large that clipping them makes nearly all of the error, and
+their mean, put on every token, does more harm than good (MiniLM: from 8.5 to 0.6 dB).
 """
 
 from __future__ import annotations
@@ -36,7 +39,7 @@ def correct_biases(
 ) -> int:
     """Correct the biases of a float model that is about to be written as static int8, in place.
 
-    A Conv or Gemm without a bias gets one. A MatMul's mean error is left to the bias that is added behind it, if any.
+    A Conv or Gemm without a bias gets one.
 
     Args:
         model: A prepared float model after `gemms`.
@@ -89,6 +92,8 @@ def _compare(
     """Add outputs with the mean error of each layer's channels; return their names by node."""
     names = {}
     for node in placement.weighted:
+        if node.op_type == "MatMul":
+            continue
         entering, output = activation(node), node.outputs[0]
         rank = len(graph.shape(output) or ())
         ends = ranges[placement.quantized[entering].name or ""]
