@@ -1,8 +1,8 @@
 """Saturation on x86 CPUs without VNNI: predict it, emulate it, avoid it.
 
 There onnxruntime multiplies uint8 activations with int8 weights by ``vpmaddubsw``, which adds two neighbouring products
-to an int16 and *saturates*: with activations up to 255, two weights of 65 are too much. One file then gives other answers
-than on the CPU where it was tested (microsoft/onnxruntime#2964; Intel's published table has MobileNetV2 lose 7 points).
+to an int16 and *saturates*: with activations up to 255, two weights of 65 are too much. One file then gives other
+answers than on the CPU where it was tested (Intel's table of validated models has MobileNetV2 lose 7 points).
 Neighbours are consecutive input channels at one kernel position, or consecutive rows of a matrix; depthwise
 convolutions have a kernel without the problem (onnxruntime, mlas/lib/convsym.cpp and x86_64/QgemmU8X8KernelAvx2.S).
 
@@ -12,14 +12,20 @@ an error, and taken off the layer's output. Only pairs that can exceed it at all
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
 
 from onnxpress import graph
+from onnxpress.artifact import Edit
+from onnxpress.errors import ModelError
+from onnxpress.quantization import static
+from onnxpress.quantization.options import QuantizeOptions
 from onnxpress.quantization.params import Array
+from onnxpress.quantization.placement import place
+from onnxpress.quantization.weights import Weights
 from onnxpress.session import SessionOptions, open_session, run
 from onnxpress_calibration.dataset import LABELS, Dataset
 
@@ -64,6 +70,8 @@ class _Layer:
     """[M]."""
     rows: Array
     """Which row of all inputs (position · channels + channel) each product reads, int64 [K, M]: a group has its own."""
+    kernel: tuple[int, ...]
+    """Of a convolution; empty for a matrix."""
 
 
 def emulate(model: ir.Model) -> ir.Model:
@@ -102,6 +110,68 @@ def predict(model: ir.Model, data: Dataset) -> list[Saturation]:
     ]
 
 
+def safe_scales(model: ir.Model, losses: Iterable[Saturation] | None) -> dict[str, Array]:
+    """Return, for each layer of a QDQ model that loses, scales with which it cannot: node name to [M].
+
+    Args:
+        model: A QDQ model.
+        losses: What `predict` found; a layer loses that has more than `TOLERANCE`. None when nothing is known: then
+            each layer does in which some pair of weights could.
+    """
+    losing = None if losses is None else {loss.node for loss in losses if loss.error > TOLERANCE}
+    scales = {}
+    for node in model.graph:
+        layer = _layer(node) if losing is None or node.name in losing else None
+        if layer is not None and (factors := safe_factors(layer.weights)).max() > 1:
+            scales[node.name or ""] = layer.scales * factors
+    return scales
+
+
+def write_safely(
+    model: ir.Model, ranges: Mapping[str, tuple[float, float]], options: QuantizeOptions, data: Dataset | None
+) -> Edit:
+    """Write a model as `static.write` does, with coarser scales in the channels that would saturate, and only there.
+
+    Args:
+        model: A prepared model after `placement.gemms`; it is not changed.
+        ranges: (low, high) by tensor name.
+        options: How to write.
+        data: Samples that tell which layers lose anything; without them every layer that could is made safe.
+
+    Returns:
+        The edit, with the layers that were made safe as the fact ``saturation_avoided``.
+    """
+    scales: dict[str, Array] = {}
+    emulated = options.model_copy(update={"format": "qdq"})
+    while True:
+        edit = _written(model, ranges, emulated, scales)
+        losing = safe_scales(edit.model, None if data is None else predict(edit.model, data))
+        if losing.keys() <= scales.keys():
+            break
+        scales = losing | scales
+    if options.format != "qdq":
+        edit = _written(model, ranges, options, scales)
+    return replace(edit, facts={**edit.facts, "saturation_avoided": sorted(scales)})
+
+
+def _written(
+    model: ir.Model,
+    ranges: Mapping[str, tuple[float, float]],
+    options: QuantizeOptions,
+    scales: Mapping[str, Array],
+) -> Edit:
+    copy = model.clone()
+    placement = place(copy, options.selects)
+    floors: dict[ir.TensorProtocol, Array] = {}
+    for node in placement.weighted:
+        facts = graph.weighted(node)
+        tensor = None if facts is None else graph.constant_tensor(node.inputs[facts.weight])
+        found = scales.get(node.name or "")
+        if tensor is not None and found is not None:
+            floors[tensor] = np.maximum(floors.get(tensor, 0), found)  # a tied weight has one grid
+    return static.write(copy, placement, ranges, options, Weights(floors))
+
+
 def risky(weights: Array) -> tuple[Array, Array]:
     """Return the pairs that can leave the int16 range with activations in 0…255: (pair [R], column [R]).
 
@@ -123,7 +193,8 @@ def safe_factors(weights: Array) -> Array:
     lowest = -(np.minimum(first, 0) + np.minimum(second, 0)).min(axis=0, initial=0)
     # Rounding to the coarser grid may add half a step to each of the two.
     limits = np.minimum(HIGH // PEAK / np.maximum(highest + 1, 1), -LOW // PEAK / np.maximum(lowest + 1, 1))
-    return np.where(PEAK * np.maximum(highest, lowest) > HIGH, 1 / limits, 1.0)
+    factors: Array = np.where(PEAK * np.maximum(highest, lowest) > HIGH, 1 / limits, 1.0)
+    return factors
 
 
 def saturating_product(activations: Array, weights: Array) -> Array:
@@ -159,9 +230,12 @@ class _Emulation:
     def __init__(self, model: ir.Model, *, measured: bool = False) -> None:
         self.model = model.clone()
         self.graph = self.model.graph
+        self.new: list[ir.Node] = []
         self.layers = [layer for node in list(self.graph) if (layer := _layer(node)) is not None]
         for layer in self.layers:
+            self.new = []
             self._add(layer, measured=measured)
+            self.graph.insert_after(layer.node, self.new)
 
     def _add(self, layer: _Layer, *, measured: bool) -> None:
         node, name = layer.node, layer.node.name or ""
@@ -195,7 +269,8 @@ class _Emulation:
         values = self._node("Cast", [layer.activation], f"{name}_integers", {"to": int(ir.DataType.FLOAT)})
         if node.op_type != "Conv":
             return values
-        kernel, strides, dilations, pads = _window(node)
+        kernel = layer.kernel
+        strides, dilations, pads = _window(layer)
         rank = len(kernel)
         if any(pads):
             widths = np.array([0, 0, *pads[:rank], 0, 0, *pads[rank:]], np.int64)
@@ -223,7 +298,7 @@ class _Emulation:
         there = row < len(layer.weights)  # the last pair may have one member
         row = np.where(there, row, 0)
         weights = np.where(there, layer.weights[row, column], 0).astype(np.float32)
-        shape = (-1, *[1] * (len(_window(layer.node)[0]))) if axis == 1 else (-1,)
+        shape = (-1, *[1] * (len(layer.kernel))) if axis == 1 else (-1,)
         picked = self._node(
             "Gather",
             [inputs, self._constant(f"{name}_rows", layer.rows[row, column])],
@@ -238,7 +313,7 @@ class _Emulation:
         spread = np.zeros((columns, len(column)), np.float32)
         spread[column, np.arange(len(column))] = layer.input_scale * layer.scales[column]
         if layer.node.op_type == "Conv":
-            spread = spread.reshape(*spread.shape, *[1] * len(_window(layer.node)[0]))
+            spread = spread.reshape(*spread.shape, *[1] * len(layer.kernel))
             return self._node("Conv", [over, self._constant(f"{name}_spread", spread)], f"{name}_loss")
         return self._node("MatMul", [over, self._constant(f"{name}_spread", spread.T.copy())], f"{name}_loss")
 
@@ -262,6 +337,89 @@ class _Emulation:
     ) -> ir.Value:
         node = ir.node(op, inputs, attributes, name=name)
         node.outputs[0].name = name
-        last = max((value.producer() for value in inputs), key=self._place)
-        self.graph.insert_after(last, node) if last is not None else self.graph.insert_before(self.graph[0], node)
+        self.new.append(node)
         return node.outputs[0]
+
+
+def _layer(node: ir.Node) -> _Layer | None:
+    """Read back a layer that a saturating kernel would run; None for any other node."""
+    facts = graph.weighted(node)
+    if facts is None or node.op_type == "ConvTranspose":
+        return None
+    entering, held = _dequantized(node.inputs[0]), _dequantized(node.inputs[facts.weight])
+    if entering is None or held is None:
+        return None
+    (activation, input_scale, zero), (stored, scales, _) = entering, held
+    integers = graph.constant(stored)
+    if integers is None or integers.dtype != np.int8 or zero.dtype != np.uint8:
+        return None
+    if node.op_type == "Conv":
+        groups = graph.attribute_int(node, "group", 1)
+        if integers.shape[1] == 1 and groups > 1:  # depthwise kernels multiply in 16 bits and add in 32
+            return None
+    else:
+        groups = 1
+    matrix = product_order(node, integers)
+    return _Layer(
+        node=node,
+        activation=activation,
+        zero=float(zero.item()),
+        input_scale=float(input_scale.item()),
+        weights=matrix.astype(np.float64),
+        scales=np.broadcast_to(scales.astype(np.float64).reshape(-1), matrix.shape[1:]),
+        rows=_rows(integers, groups) if node.op_type == "Conv" else np.indices(matrix.shape)[0],
+        kernel=integers.shape[2:],
+    )
+
+
+def product_order(node: ir.Node, weight: Array) -> Array:
+    """Return a layer's weight as [K, M], rows in the order in which the kernel multiplies: channels fastest."""
+    if node.op_type == "Conv":  # [M, C/group, k…]
+        return np.moveaxis(weight, (0, 1), (-1, -2)).reshape(-1, weight.shape[0])
+    return weight.T if node.op_type == "Gemm" and graph.attribute_int(node, "transB", 0) else weight
+
+
+def _rows(weight: Array, groups: int) -> Array:
+    """Return which row of all inputs each product of a convolution reads: position · channels + channel, [K, M]."""
+    outputs, channels = weight.shape[:2]
+    positions = int(np.prod(weight.shape[2:]))
+    position, channel = np.divmod(np.arange(positions * channels), channels)
+    group = np.arange(outputs) // (outputs // groups)
+    rows: Array = (position * channels * groups + channel)[:, None] + group * channels
+    return rows
+
+
+def _dequantized(value: ir.Value | None) -> tuple[ir.Value, Array, Array] | None:
+    """Return (integers, scale, zero point) of what a DequantizeLinear with constant parameters makes."""
+    node = None if value is None else value.producer()
+    if node is None or node.op_type != "DequantizeLinear" or node.inputs[0] is None:
+        return None
+    scale = graph.constant(node.inputs[1])
+    zero = graph.constant(node.inputs[2]) if len(node.inputs) > 2 else np.int8(0)
+    return None if scale is None or zero is None else (node.inputs[0], scale, np.asarray(zero))
+
+
+def _window(layer: _Layer) -> tuple[list[int], list[int], list[int]]:
+    """Return strides, dilations and pads (begin …, end …) of a convolution."""
+    node, kernel = layer.node, layer.kernel
+    strides, dilations, pads = (
+        list(node.attributes[name].as_ints()) if name in node.attributes else [default] * count
+        for name, default, count in (
+            ("strides", 1, len(kernel)),
+            ("dilations", 1, len(kernel)),
+            ("pads", 0, 2 * len(kernel)),
+        )
+    )
+    padding = node.attributes.get_string("auto_pad", "NOTSET")
+    if padding in ("SAME_UPPER", "SAME_LOWER"):
+        quantize = layer.activation.producer()
+        sizes = (graph.shape(quantize.inputs[0] if quantize else None) or (None, None, None))[2:]
+        if None in sizes:
+            raise ModelError(f"node {node.name!r}: auto_pad on a free size cannot be emulated. Give explicit pads.")
+        totals = [
+            max(0, (-(-(size or 1) // stride) - 1) * stride + (width - 1) * dilation + 1 - (size or 1))
+            for size, width, stride, dilation in zip(sizes, kernel, strides, dilations, strict=True)
+        ]
+        small, large = [total // 2 for total in totals], [total - total // 2 for total in totals]
+        pads = [*small, *large] if padding == "SAME_UPPER" else [*large, *small]
+    return strides, dilations, pads

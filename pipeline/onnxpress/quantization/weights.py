@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import onnx_ir as ir
 
@@ -9,9 +11,14 @@ from onnxpress.quantization.params import Array, WeightGrid, quantize_weight
 
 
 class Weights:
-    """Integers and scales by weight tensor (clones of a model share theirs), axis and bounds."""
+    """Integers and scales by weight tensor (clones of a model share theirs), axis and bounds.
 
-    def __init__(self) -> None:
+    Args:
+        floors: Smallest scales of some weights, [channels]; all their integers keep to them.
+    """
+
+    def __init__(self, floors: Mapping[ir.TensorProtocol, Array] | None = None) -> None:
+        self._floors = floors or {}
         self._made: dict[tuple[ir.TensorProtocol, int | None, WeightGrid, str], tuple[Array, Array]] = {}
 
     def quantize(
@@ -34,10 +41,11 @@ class Weights:
         """
         key = tensor, axis, grid, "transposed" if transpose else "plain"
         if key not in self._made:
-            integers, scale = quantize_weight(tensor.numpy(), axis, grid)
+            integers, scale = quantize_weight(tensor.numpy(), axis, grid, self._floors.get(tensor))
             self._made[key] = (np.ascontiguousarray(integers.T) if transpose else integers), scale
         if floor is None or (self._made[key][1] >= floor).all():
             return self._made[key]
+        floor = np.maximum(floor, self._floors.get(tensor, floor))
         integers, scale = quantize_weight(tensor.numpy(), axis, grid, floor)
         return (np.ascontiguousarray(integers.T) if transpose else integers), scale
 

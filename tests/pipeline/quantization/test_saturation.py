@@ -1,0 +1,210 @@
+"""The emulated kernel against its definition, pair by pair, and the repair of what saturates."""
+
+import graphs
+import numpy as np
+import onnx_ir as ir
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from onnxpress.errors import ModelError
+from onnxpress.quantization import QuantizeOptions, static
+from onnxpress.quantization.placement import place
+from onnxpress.quantization.saturation import (
+    HIGH,
+    LOW,
+    emulate,
+    predict,
+    risky,
+    safe_factors,
+    safe_scales,
+    saturating_product,
+    write_safely,
+)
+from onnxpress.session import open_session, run
+from onnxpress_calibration.dataset import Dataset
+
+
+def heavy(model: ir.Model, low: float = -0.3) -> ir.Model:
+    """Give every weight values near the top of its range, of one sign: what saturates."""
+    random = np.random.default_rng(7)
+    for name, value in model.graph.initializers.items():
+        if name.startswith("w") and value.shape is not None:
+            array = random.uniform(low, 1, [int(size) for size in value.shape]).astype(np.float32)
+            value.const_value = ir.tensor(array, name=name)
+    return model
+
+
+def quantized(model: ir.Model, high: float = 1.0) -> ir.Model:
+    copy = model.clone()
+    options = QuantizeOptions()
+    placement = place(copy, options.selects)
+    return static.write(copy, placement, dict.fromkeys(_names(placement), (0.0, high)), options).model
+
+
+def _names(placement: object) -> list[str]:
+    return [value.name or "" for value in placement.measured]  # type: ignore[attr-defined]
+
+
+def uniform(shape: tuple[int, ...]) -> Dataset:
+    values = np.random.default_rng(3).uniform(0, 1, shape).astype(np.float32)
+    return Dataset(origin="uniform", read=lambda: [{"x": values}])
+
+
+CONVS = [
+    ("Conv <pads=[1,1,1,1]> (x, w)", (4, 6, 6), (8, 4, 3, 3)),
+    ("Conv <pads=[0,1,2,1], strides=[2,1]> (x, w)", (4, 7, 6), (8, 4, 3, 3)),
+    ("Conv <dilations=[2,1]> (x, w)", (4, 7, 6), (8, 4, 3, 2)),
+    ("Conv <pads=[1,1,1,1]> (x, w)", (3, 6, 6), (8, 3, 3, 3)),  # odd: pairs reach into the next position
+    ("Conv <group=2> (x, w)", (6, 6, 6), (4, 3, 3, 3)),
+    ('Conv <auto_pad="SAME_UPPER", strides=[2,2]> (x, w)', (4, 7, 6), (8, 4, 3, 3)),
+]
+
+
+@pytest.mark.parametrize(("text", "shape", "weight"), CONVS)
+def test_a_convolution_saturates_as_the_definition_says(
+    text: str, shape: tuple[int, ...], weight: tuple[int, ...]
+) -> None:
+    size = ",".join(map(str, shape))
+    model = heavy(graphs.build(f"g (float[1,{size}] x) => (float[1,M,H,W] y) {{ y = {text} }}", {"w": weight}))
+    int8 = quantized(model, high=0.75)  # a step that is no power of two, and clipping
+    feeds = next(uniform((1, *shape)).samples())
+    # The definition, on integers read back from the file and patches cut out one by one.
+    q, w, scale, step = _integers(int8, feeds["x"])
+    attributes = model.graph[0].attributes
+    group = attributes.get_int("group", 1)
+    strides = attributes["strides"].as_ints() if "strides" in attributes else [1, 1]
+    dilations = attributes["dilations"].as_ints() if "dilations" in attributes else [1, 1]
+    pads = attributes["pads"].as_ints() if "pads" in attributes else [0] * 4
+    pads = [1, 0, 1, 1] if "auto_pad" in attributes else pads  # 7 by 6, kernel 3, stride 2
+    padded = np.pad(q[0], ((0, 0), (pads[0], pads[2]), (pads[1], pads[3])))
+    kernel, per_group = w.shape[2:], w.shape[1]
+    reach = [(size - 1) * dilation for size, dilation in zip(kernel, dilations, strict=True)]
+    rows, columns = (range(0, padded.shape[i + 1] - reach[i], strides[i]) for i in (0, 1))
+    expected = np.zeros((len(w), len(rows), len(columns)))
+    for m, filters in enumerate(w):
+        channels = slice(m // (len(w) // group) * per_group, (m // (len(w) // group) + 1) * per_group)
+        vector = filters.transpose(1, 2, 0).reshape(-1, 1)
+        for i, row in enumerate(rows):
+            for j, column in enumerate(columns):
+                ends = row + reach[0] + 1, column + reach[1] + 1
+                patch = padded[channels, row : ends[0] : dilations[0], column : ends[1] : dilations[1]]
+                product = saturating_product(patch.transpose(1, 2, 0).reshape(1, -1), vector)
+                expected[m, i, j] = product[0, 0] * scale[m] * step
+    given = _before_rounding(emulate(int8), feeds)
+    np.testing.assert_allclose(given[0], expected, rtol=1e-5, atol=1e-4)
+    exact = _before_rounding(int8, feeds)
+    assert np.abs(exact[0] - expected).max() > 0.1  # it did saturate
+
+
+def _integers(model: ir.Model, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    """Return (activations, weights, weight scales, activation step) of a model with one convolution."""
+    values = {name: value.const_value.numpy() for name, value in model.graph.initializers.items() if value.const_value}
+    step = float(values["x_s"])
+    integers = np.clip(np.round(x / np.float32(step)), 0, 255).astype(np.int64)
+    return integers, values["w_q"].astype(np.int64), values["w_s"].astype(float), step
+
+
+def _before_rounding(model: ir.Model, feeds: dict[str, np.ndarray]) -> np.ndarray:
+    """Run a model up to what its last QuantizeLinear reads."""
+    copy = model.clone()
+    last = [node for node in copy.graph if node.op_type == "QuantizeLinear"][-1]
+    value = last.inputs[0]
+    assert value is not None
+    value.type = ir.TensorType(ir.DataType.FLOAT)
+    value.shape = None
+    copy.graph.outputs[0] = value
+    return run(open_session(copy), feeds)[value.name or ""]
+
+
+def test_a_matrix_product_saturates_as_the_definition_says() -> None:
+    model = heavy(graphs.build("g (float[N,9] x) => (float[N,5] y) { y = MatMul(x, w) }", {"w": (9, 5)}), low=0.5)
+    int8 = quantized(model)
+    feeds = dict(next(iter(uniform((16, 9)).read())))
+    q, w, scale, step = _integers(int8, feeds["x"])
+    expected = saturating_product(q, w) * scale * step
+    np.testing.assert_allclose(run(open_session(emulate(int8)), feeds)["y"], expected, rtol=1e-5)
+    assert np.abs(run(open_session(int8), feeds)["y"] - expected).max() > 0.1
+
+
+@given(
+    st.integers(1, 9),
+    st.integers(1, 4),
+    st.integers(0, 2**32 - 1),
+)
+def test_only_risky_pairs_ever_saturate_and_safe_factors_leave_none(rows: int, columns: int, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    weights = random.integers(-127, 128, (rows, columns))
+    activations = random.choice([0, 1, 200, 255], (3, rows))
+    exact = activations @ weights
+    product = saturating_product(activations, weights)
+    touched = np.unique(np.nonzero(product != exact)[1])
+    assert set(touched) <= set(risky(weights)[1].tolist())
+    safe = np.round(weights / safe_factors(weights))
+    assert len(risky(safe)[0]) == 0
+    assert (safe_factors(weights)[np.setdiff1d(np.arange(columns), risky(weights)[1])] == 1).all()
+    assert (safe_factors(weights) < 2.02).all()  # one bit at most, and half a step
+
+
+def test_the_definition_on_numbers_worked_out_by_hand() -> None:
+    activations = np.array([[255, 255, 255, 255, 10]])
+    weights = np.array([[127, -127], [127, -127], [1, 0], [1, 0], [5, 1]])
+    assert saturating_product(activations, weights).tolist() == [[HIGH + 510 + 50, LOW + 10]]
+
+
+def test_layers_that_lose_are_named_and_made_safe_and_no_others() -> None:
+    model = graphs.build(
+        "g (float[N,8] x) => (float[N,4] y) { a = MatMul(x, w1) r = Relu(a) y = MatMul(r, w2) }",
+        {"w1": (8, 8), "w2": (8, 4)},
+    )
+    weight = model.graph.initializers["w1"]
+    heavy_weight = np.random.default_rng(1).uniform(0.5, 1, (8, 8)).astype(np.float32)
+    weight.const_value = ir.tensor(heavy_weight, name="w1")
+    alternating = np.tile([[1.0], [-1.0]], (4, 4)).astype(np.float32)  # no two neighbours of one sign
+    model.graph.initializers["w2"].const_value = ir.tensor(alternating, name="w2")
+    data, ranges = uniform((8, 8)), {"x": (0.0, 1.0), "r": (0.0, 8.0), "a": (0.0, 8.0)}
+    first, second = (node.name or "" for node in model.graph if node.op_type == "MatMul")
+    copy = model.clone()
+    options = QuantizeOptions()
+    plain = static.write(copy, place(copy, options.selects), ranges, options).model
+    losses = {loss.node: loss for loss in predict(plain, data)}
+    assert losses[first].error > 1e-3 and losses[first].share > 0.5
+    assert losses[second].error == 0 and losses[second].pairs == 0
+    assert safe_scales(plain, losses.values()).keys() == {first}
+    edit = write_safely(model, ranges, options, data)
+    assert edit.facts["saturation_avoided"] == [first]
+    assert all(loss.error == 0 for loss in predict(edit.model, data))
+    feeds = next(data.samples())
+    wanted = run(open_session(model), feeds)["y"]
+    lost = np.abs(run(open_session(emulate(plain)), feeds)["y"] - wanted).max()
+    assert np.abs(run(open_session(emulate(edit.model)), feeds)["y"] - wanted).max() < lost / 5
+
+
+def test_without_data_every_layer_that_could_is_made_safe() -> None:
+    model = heavy(graphs.build("g (float[N,8] x) => (float[N,4] y) { y = MatMul(x, w) }", {"w": (8, 4)}))
+    edit = write_safely(model, {"x": (0.0, 1.0)}, QuantizeOptions(), None)
+    assert len(edit.facts["saturation_avoided"]) == 1
+    assert all(loss.pairs == 0 for loss in predict(edit.model, uniform((4, 8))))
+
+
+def test_depthwise_kernels_and_uint8_weights_do_not_saturate() -> None:
+    depthwise = heavy(
+        graphs.build("g (float[1,8,5,5] x) => (float[1,8,3,3] y) { y = Conv <group=8> (x, w) }", {"w": (8, 1, 3, 3)})
+    )
+    assert predict(quantized(depthwise), uniform((2, 8, 5, 5))) == []
+    model = heavy(graphs.build("g (float[N,8] x) => (float[N,4] y) { y = MatMul(x, w) }", {"w": (8, 4)}))
+    options = QuantizeOptions(weights="uint8")
+    copy = model.clone()
+    unsigned = static.write(copy, place(copy, options.selects), {"x": (0.0, 1.0)}, options).model
+    assert predict(unsigned, uniform((2, 8))) == []
+
+
+def test_padding_that_depends_on_a_free_size_is_refused_by_name() -> None:
+    model = heavy(
+        graphs.build(
+            'g (float[1,4,H,W] x) => (float[1,8,P,Q] y) { y = Conv <auto_pad="SAME_LOWER"> (x, w) }',
+            {"w": (8, 4, 3, 3)},
+        )
+    )
+    with pytest.raises(ModelError, match="auto_pad on a free size"):
+        emulate(quantized(model))
