@@ -201,6 +201,11 @@ def prune(
 @click.option("--verify/--no-verify", default=None, help="Compare with float, refuse what is useless (on).")
 @click.option("--include", metavar="REGEX", help="Quantize only nodes whose name matches.")
 @click.option("--exclude", metavar="REGEX", help="Keep nodes float whose name matches.")
+@click.option(
+    "--target-cpu",
+    type=click.Choice(["any", "avx2", "avx512", "vnni", "amx", "arm"]),
+    help="CPUs that will serve; static int8 is made safe for x86 without VNNI unless this excludes it.",
+)
 @click.option("--evaluation", metavar="DATA", help="auto: samples to judge by, labelled where the metric needs it.")
 @click.option("--metric", help="auto: top1, top5, spearman, mean, or module:fn.")
 @click.option("--max-drop", help="auto: what the metric may lose, for example 1%.")
@@ -242,6 +247,7 @@ def quantize(
     budget: str | None,
     provider: str | None,
     threads: int | None,
+    target_cpu: str | None,
     force: bool,
     result: Result,
 ) -> None:
@@ -256,7 +262,7 @@ def quantize(
 
     values: dict[str, Any] = {"mode": mode, "calibrator": calibrator, "samples": samples, "per_tensor": per_tensor}
     values |= {"format": written, "activations": activations, "weights": weights, "bits": bits, "symmetric": symmetric}
-    values |= {"equalize": equalize, "bias_correction": bias_correction, "verify": verify}
+    values |= {"equalize": equalize, "bias_correction": bias_correction, "verify": verify, "target_cpu": target_cpu}
     values |= {"include": include, "exclude": exclude, "max_drop": max_drop, "min_sqnr": min_sqnr}
     values |= {"min_agreement": min_agreement, "budget": budget, "provider": provider, "threads": threads}
     values |= {"block_size": block_size, "require_int8": require_int8, "keep_io": not half_io, "backend": backend}

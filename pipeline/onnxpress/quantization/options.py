@@ -70,6 +70,9 @@ class QuantizeOptions(NodeSelection):
     """static: rescale channels, exactly, so that one step fits all channels of an activation."""
     bias_correction: bool = True
     """static: take the mean error of each output channel out of its bias."""
+    target_cpu: Literal["any", "avx2", "avx512", "vnni", "amx", "arm"] = "any"
+    """static: the CPUs that will serve. x86 without VNNI (``avx2``, ``avx512``, so also ``any``) saturates sums of two
+    products: layers in which that happens on calibration data get coarser weights in the channels concerned."""
     verify: bool = True
     """Compare the int8 model with the float model on calibration samples, and refuse it when it is useless."""
     samples: int | None = Field(default=None, gt=0)
@@ -107,6 +110,11 @@ class QuantizeOptions(NodeSelection):
     def block(self) -> int:
         """The weights that share a scale in mode weight-only."""
         return self.block_size or (128 if self.bits == 8 else 32)
+
+    @property
+    def saturates(self) -> bool:
+        """Whether a CPU that may serve saturates; uint8 weights have a kernel that does not."""
+        return self.target_cpu in ("any", "avx2", "avx512") and (self.activations, self.weights) == ("uint8", "int8")
 
     @property
     def levels(self) -> int:

@@ -13,7 +13,7 @@ from onnxpress import graph
 from onnxpress.artifact import Edit, Skip
 from onnxpress.errors import ModelError, UsageError
 from onnxpress.export.prepare import prepare
-from onnxpress.quantization import dynamic, fp16, static, weight_only
+from onnxpress.quantization import dynamic, fp16, saturation, static, weight_only
 from onnxpress.quantization.auto.choose import choose
 from onnxpress.quantization.backends import onnxruntime
 from onnxpress.quantization.collecting import needed
@@ -122,7 +122,10 @@ def _static(
         facts["corrected_biases"] = correct_biases(copy, options, data, ranges, advance)
     if data is None and (options.equalize or options.bias_correction):
         facts["notes"] = ["equalization and bias correction need samples: with --profile alone they are left out"]
-    edit = static.write(copy, placement, ranges, options)
+    if options.saturates:
+        edit = saturation.write_safely(copy, ranges, options, data)
+    else:
+        edit = static.write(copy, placement, ranges, options)
     return replace(edit, skipped=(*edit.skipped, *skipped), facts={**edit.facts, **facts})
 
 

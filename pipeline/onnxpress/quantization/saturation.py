@@ -29,10 +29,6 @@ from onnxpress.quantization.weights import Weights
 from onnxpress.session import SessionOptions, open_session, run
 from onnxpress_calibration.dataset import LABELS, Dataset
 
-SATURATING = ("avx2", "avx512")
-"""Target CPUs whose kernels saturate: x86 without VNNI."""
-EXACT = ("vnni", "amx", "arm")
-"""Target CPUs whose kernels accumulate in 32 bits."""
 LOW, HIGH = -32768, 32767
 PEAK = 255
 """Largest uint8 activation."""

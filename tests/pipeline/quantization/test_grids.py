@@ -105,7 +105,7 @@ def test_sixteen_bits_in_an_older_opset_use_the_operators_of_onnxruntime() -> No
 
 def test_unsigned_weights_compute_the_same_numbers() -> None:
     signed, unsigned = (
-        run(quantized(graphs.conv_chain, QuantizeOptions(weights=weights)), graphs.conv_chain)
+        run(quantized(graphs.conv_chain, QuantizeOptions(weights=weights, target_cpu="vnni")), graphs.conv_chain)
         for weights in ("int8", "uint8")
     )
     np.testing.assert_array_equal(signed, unsigned)
