@@ -52,11 +52,10 @@ def correct_biases(
         How many layers were corrected.
     """
     shifts = _shifts(model, options, data, ranges, advance)
-    corrected = 0
     for node in list(model.graph):
         if node.name in shifts:
-            corrected += _subtract(model, node, shifts[node.name])
-    return corrected
+            _subtract(model, node, shifts[node.name])
+    return len(shifts)
 
 
 def _shifts(
@@ -115,19 +114,10 @@ def _compare(
     return names
 
 
-def _subtract(model: ir.Model, node: ir.Node, shift: Array) -> bool:
-    """Take a shift out of the bias of a layer; return whether there is one."""
+def _subtract(model: ir.Model, node: ir.Node, shift: Array) -> None:
+    """Take a shift out of the bias of a Conv or Gemm."""
     facts = graph.weighted(node)
-    assert facts is not None  # noqa: S101 - it was placed
-    owner, position = node, facts.bias
-    if position is None:
-        readers = graph.consumers(node.outputs[0])
-        owner = readers[0] if len(readers) == 1 and readers[0].op_type == "Add" else node
-        found = [i for i, value in enumerate(owner.inputs) if graph.constant_tensor(value) is not None]
-        if owner is node or not found or graph.shape(owner.inputs[found[0]]) != shift.shape:
-            return False
-        position = found[0]
-    bias = graph.constant(owner.inputs[position]) if position < len(owner.inputs) else None
+    assert facts is not None and facts.bias is not None  # noqa: S101 - it was placed, and is no MatMul
+    bias = graph.constant(node.inputs[facts.bias]) if facts.bias < len(node.inputs) else None
     corrected = (np.zeros(len(shift)) if bias is None else bias) - shift
-    graph.set_constant(model.graph, owner, position, corrected.astype(np.float32))
-    return True
+    graph.set_constant(model.graph, node, facts.bias, corrected.astype(np.float32))
