@@ -146,3 +146,12 @@ def test_repair_is_deterministic(build: Build) -> None:
 def test_repair_needs_data(build: Build) -> None:
     with pytest.raises(UsageError, match="repair needs calibration data"):
         prune(build(CONV), PruneOptions(amount=0.5, repair=True))
+
+
+def test_iterations_end_where_one_step_does_and_repair_against_the_float_model(build: Build) -> None:
+    model, unseen = build(CONV), samples(CONV, seed=2)
+    options = {"amount": 0.5, "round_to": 1, "method": "reconstruction", "repair": True}
+    plain = prune(model, PruneOptions(amount=0.5, round_to=1))
+    gradual = prune(model, PruneOptions(**options, iterations=3), dataset(CONV))
+    assert gradual.facts["channels_after"] == plain.facts["channels_after"] == 3
+    assert loss(model, gradual.model, unseen) < 0.9 * loss(model, plain.model, unseen)

@@ -1,0 +1,64 @@
+"""Importances scaled to what the outputs lose."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from onnxpress import session
+from onnxpress.errors import UsageError
+from onnxpress.pruning import PruneOptions, allocation, prune, surgery
+from onnxpress.pruning.evidence import Evidence
+from onnxpress.pruning.groups import analyze
+from onnxpress.pruning.sensitivity import measured
+from onnxpress_calibration.dataset import Dataset
+
+Build = Callable[..., ir.Model]
+NET = """
+net (float[N,5] x, float[5,6] aw, float[5,8] bw, float[6,3] cw, float[8,3] dw) => (float[N,3] y) {
+  a = Gemm (x, aw)
+  b = Gemm (x, bw)
+  at = Tanh (a)
+  bt = Tanh (b)
+  c = Gemm (at, cw)
+  d = Gemm (bt, dw)
+  y = Add (c, d)
+}
+"""
+X = np.random.default_rng(1).standard_normal((32, 5)).astype(np.float32)
+
+
+def data() -> Dataset:
+    return Dataset(origin="test", read=lambda: [{"x": X}])
+
+
+def test_the_half_that_goes_adds_up_to_the_error_of_the_outputs(build: Build) -> None:
+    model = build(NET)
+    groups = analyze(model).prunable
+    importances = {group: np.arange(1.0, group.size + 1) for group in groups}
+    scaled = measured(model, groups, importances, 1, Evidence(), data())
+    whole = session.run(session.open_session(model), {"x": X})["y"]
+    for group in groups:
+        keep = allocation.best(importances[group], group.size // 2)
+        cut = session.run(session.open_session(surgery.masked(model, {group: keep})), {"x": X})["y"]
+        batches = np.split(np.arange(32), 4)
+        error = np.mean([np.mean((cut[i] - whole[i]) ** 2) / whole[i].var() for i in batches])
+        assert scaled[group][~keep].sum() == pytest.approx(error, rel=1e-4)
+        assert np.allclose(scaled[group] / scaled[group][0], importances[group])
+
+
+def test_a_branch_that_the_outputs_hardly_hear_goes_first(build: Build) -> None:
+    model = build(NET)
+    weight = model.graph.initializers["cw"]
+    weight.const_value = ir.tensor(weight.const_value.numpy() * np.float32(0.01), name="cw")
+    edit = prune(model, PruneOptions(amount=3 / 14, round_to=1, allocation="sensitivity"), data())
+    assert edit.model.graph.initializers["cw"].shape == (3, 3)
+    assert edit.model.graph.initializers["dw"].shape == (8, 3)
+
+
+def test_it_needs_data(build: Build) -> None:
+    with pytest.raises(UsageError, match="allocation sensitivity needs calibration data"):
+        prune(build(NET), PruneOptions(amount=0.5, allocation="sensitivity"))
