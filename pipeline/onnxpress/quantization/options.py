@@ -113,8 +113,12 @@ class QuantizeOptions(NodeSelection):
 
     @property
     def saturates(self) -> bool:
-        """Whether a CPU that may serve saturates; uint8 weights have a kernel that does not."""
-        return self.target_cpu in ("any", "avx2", "avx512") and (self.activations, self.weights) == ("uint8", "int8")
+        """Whether a CPU that may serve saturates; uint8 weights have a kernel that does not.
+
+        Signed activations saturate no less, but are for other devices: they are made safe where such a CPU is named.
+        """
+        cpus = ("any", "avx2", "avx512") if self.activations == "uint8" else ("avx2", "avx512")
+        return self.target_cpu in cpus and self.weights == "int8" and self.levels == 256
 
     @property
     def levels(self) -> int:

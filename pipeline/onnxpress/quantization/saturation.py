@@ -57,8 +57,11 @@ class _Layer:
 
     node: ir.Node
     activation: ir.Value
-    """uint8, before it is dequantized."""
+    """uint8 or int8, before it is dequantized."""
+    shift: float
+    """Added to signed activations: the kernel makes them unsigned first."""
     zero: float
+    """Of the unsigned activations."""
     input_scale: float
     weights: Array
     """Integers in the order of the products, float64 [K, M]; each row belongs to one position and channel."""
@@ -263,6 +266,8 @@ class _Emulation:
         """Return all the integers that a layer multiplies as float: [N, positions · channels, …] or [..., K]."""
         node, name = layer.node, layer.node.name or ""
         values = self._node("Cast", [layer.activation], f"{name}_integers", {"to": int(ir.DataType.FLOAT)})
+        if layer.shift:
+            values = self._node("Add", [values, self._constant("shift", np.float32(layer.shift))], f"{name}_unsigned")
         if node.op_type != "Conv":
             return values
         kernel = layer.kernel
@@ -347,19 +352,22 @@ def _layer(node: ir.Node) -> _Layer | None:
         return None
     (activation, input_scale, zero), (stored, scales, _) = entering, held
     integers = graph.constant(stored)
-    if integers is None or integers.dtype != np.int8 or zero.dtype != np.uint8:
+    if integers is None or integers.dtype != np.int8 or zero.dtype not in (np.uint8, np.int8):
         return None
     if node.op_type == "Conv":
         groups = graph.attribute_int(node, "group", 1)
-        if integers.shape[1] == 1 and groups > 1:  # depthwise kernels multiply in 16 bits and add in 32
+        # Depthwise kernels, for one filter per channel, multiply in 16 bits and add in 32.
+        if groups > 1 and integers.shape[:2] == (groups, 1):
             return None
     else:
         groups = 1
     matrix = product_order(node, integers)
+    shift = 128.0 if zero.dtype == np.int8 else 0.0
     return _Layer(
         node=node,
         activation=activation,
-        zero=float(zero.item()),
+        shift=shift,
+        zero=float(zero.item()) + shift,
         input_scale=float(input_scale.item()),
         weights=matrix.astype(np.float64),
         scales=np.broadcast_to(scales.astype(np.float64).reshape(-1), matrix.shape[1:]),

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from onnxpress.errors import ModelError
 from onnxpress.quantization import QuantizeOptions, static
+from onnxpress.quantization.params import ActivationType
 from onnxpress.quantization.placement import place
 from onnxpress.quantization.saturation import (
     HIGH,
@@ -35,9 +36,9 @@ def heavy(model: ir.Model, low: float = -0.3) -> ir.Model:
     return model
 
 
-def quantized(model: ir.Model, high: float = 1.0) -> ir.Model:
+def quantized(model: ir.Model, high: float = 1.0, activations: ActivationType = "uint8") -> ir.Model:
     copy = model.clone()
-    options = QuantizeOptions()
+    options = QuantizeOptions(activations=activations)
     placement = place(copy, options.selects)
     return static.write(copy, placement, dict.fromkeys(_names(placement), (0.0, high)), options).model
 
@@ -57,17 +58,19 @@ CONVS = [
     ("Conv <dilations=[2,1]> (x, w)", (4, 7, 6), (8, 4, 3, 2)),
     ("Conv <pads=[1,1,1,1]> (x, w)", (3, 6, 6), (8, 3, 3, 3)),  # odd: pairs reach into the next position
     ("Conv <group=2> (x, w)", (6, 6, 6), (4, 3, 3, 3)),
+    ("Conv <group=4> (x, w)", (4, 6, 6), (8, 1, 3, 3)),  # two filters per channel: no depthwise kernel
     ('Conv <auto_pad="SAME_UPPER", strides=[2,2]> (x, w)', (4, 7, 6), (8, 4, 3, 3)),
 ]
 
 
+@pytest.mark.parametrize("activations", ["uint8", "int8"])  # with the zero point -128, signed ones shift to the same
 @pytest.mark.parametrize(("text", "shape", "weight"), CONVS)
 def test_a_convolution_saturates_as_the_definition_says(
-    text: str, shape: tuple[int, ...], weight: tuple[int, ...]
+    text: str, shape: tuple[int, ...], weight: tuple[int, ...], activations: ActivationType
 ) -> None:
     size = ",".join(map(str, shape))
     model = heavy(graphs.build(f"g (float[1,{size}] x) => (float[1,M,H,W] y) {{ y = {text} }}", {"w": weight}))
-    int8 = quantized(model, high=0.75)  # a step that is no power of two, and clipping
+    int8 = quantized(model, high=0.75, activations=activations)  # a step that is no power of two, and clipping
     feeds = next(uniform((1, *shape)).samples())
     # The definition, on integers read back from the file and patches cut out one by one.
     q, w, scale, step = _integers(int8, feeds["x"])
@@ -208,3 +211,22 @@ def test_padding_that_depends_on_a_free_size_is_refused_by_name() -> None:
     )
     with pytest.raises(ModelError, match="auto_pad on a free size"):
         emulate(quantized(model))
+
+
+@pytest.mark.parametrize(
+    ("target_cpu", "activations", "weights", "expected"),
+    [
+        ("any", "uint8", "int8", True),
+        ("avx512", "uint8", "int8", True),
+        ("vnni", "uint8", "int8", False),
+        ("any", "int8", "int8", False),  # for other devices
+        ("avx2", "int8", "int8", True),
+        ("avx2", "uint8", "uint8", False),
+        ("avx2", "uint16", "int8", False),
+    ],
+)
+def test_what_saturates_follows_from_the_cpu_and_the_integers(
+    target_cpu: str, activations: str, weights: str, expected: bool
+) -> None:
+    values = {"target_cpu": target_cpu, "activations": activations, "weights": weights}
+    assert QuantizeOptions.model_validate(values).saturates is expected
