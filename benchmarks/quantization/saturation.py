@@ -16,6 +16,7 @@ import sys
 import tempfile
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from cases import Arrays, Case, cases
@@ -62,7 +63,8 @@ def rows(case: Case, folder: Path, cpu: str, samples: int) -> list[str]:
         layers = sum(node.op_type in ("Conv", "Gemm", "MatMul") for node in edit.model.graph)
         safe[target] = f"{len(edit.facts.get('saturation_avoided', ()))} of {layers}"
     feeds = list(islice(case.feeds("test"), samples))
-    np.savez(folder / "feeds.npz", **{name: np.stack([feed[name] for feed in feeds]) for name in feeds[0]})
+    stacked: dict[str, Any] = {name: np.stack([feed[name] for feed in feeds]) for name in feeds[0]}
+    np.savez(folder / "feeds.npz", **stacked)
     execute(folder)
     here = read(folder)
     there = read(folder) if in_qemu(folder, cpu) else {}
@@ -97,9 +99,8 @@ def execute(folder: Path) -> None:
     for path in folder.glob("*.onnx"):
         session = open_session(path)
         results = [run(session, {name: value[index] for name, value in arrays.items()}) for index in range(count)]
-        np.savez(
-            folder / f"{path.stem}-outputs.npz", **{key: np.stack([one[key] for one in results]) for key in results[0]}
-        )
+        stacked: dict[str, Any] = {name: np.stack([one[name] for one in results]) for name in results[0]}
+        np.savez(folder / f"{path.stem}-outputs.npz", **stacked)
 
 
 def read(folder: Path) -> dict[str, Arrays]:
