@@ -136,3 +136,18 @@ def test_peak_memory_is_not_inherited_from_the_parent() -> None:
     )
     peak = int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
     assert 1_000_000 < peak < 100_000_000
+
+
+def test_conditions_are_what_the_system_tells_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {
+        "/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor": "performance\n",
+        "/sys/devices/system/cpu/intel_pstate/no_turbo": "1\n",
+        "/sys/devices/system/cpu/smt/active": "1\n",
+        "/proc/pressure/cpu": "some avg10=12.50 avg60=1.00 total=1\nfull avg10=0.00 avg60=0.00 total=0\n",
+    }
+    monkeypatch.setattr(host, "_read", lambda file: files.get(file, ""))
+    found = host.conditions()
+    assert (found.governor, found.turbo, found.smt, found.cpu_pressure_pct) == ("performance", False, True, 12.5)
+    monkeypatch.setattr(host, "_read", lambda _: "")
+    found = host.conditions()
+    assert (found.governor, found.turbo, found.smt, found.cpu_pressure_pct) == (None, None, None, None)

@@ -91,6 +91,7 @@ def test_result_has_everything_that_was_promised(write: Callable[..., Path]) -> 
     }
     assert document["inputs"]["kind"] == "synthetic" and document["inputs"]["samples"] == 32
     assert document["baseline"] == "float" and document["aa"] is None
+    assert len(document["comparable"]) == 12
     for variant, name in zip(document["variants"], models, strict=True):
         assert variant["model"]["path"] == str(models[name])
         assert variant["model"]["size_bytes"] == models[name].stat().st_size
