@@ -108,7 +108,7 @@ def run(peer: Peer, python: Path, case: Case, suffix: str, result: Path) -> str:
     request = {
         "mode": peer.mode,
         "model": str(_model(case, suffix)),
-        "samples": str(_samples(case)),
+        "samples": str(samples_path(case)),
         "output": str(output),
     }
     command = [str(python), "-P", str(HERE / "peers" / f"with_{peer.tool}.py"), json.dumps(request)]
@@ -130,7 +130,7 @@ def run(peer: Peer, python: Path, case: Case, suffix: str, result: Path) -> str:
     return str(found)
 
 
-def _samples(case: Case) -> Path:
+def samples_path(case: Case) -> Path:
     """Write the calibration feeds once: array ``I.NAME`` is input ``NAME`` of run ``I``."""
     path = CACHE / "samples" / f"{case.name}.npz"
     if not path.exists():

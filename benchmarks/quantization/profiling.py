@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 from cases import Case, cases
-from peers import result_path
+from peers import result_path, samples_path
 
 from onnxpress import artifact, graph
 from onnxpress.errors import ModelError
@@ -93,8 +93,16 @@ def seconds(case: Case) -> dict[str, Any]:
 
 
 def memory(case: Case, samples: int | None = None) -> dict[str, Any]:
-    """Return the peak memory of this process after profiling so many samples."""
-    collect(_prepared(case), replace(case.data("calibration"), limit=samples))
+    """Return the peak memory of this process after profiling so many samples, read from the file that peers read."""
+    with np.load(samples_path(case)) as file:
+        runs = len({key.partition(".")[0] for key in file.files})
+        names = [key.partition(".")[2] for key in file.files if key.startswith("0.")]
+        data = Dataset(
+            origin=case.name,
+            read=lambda: ({name: file[f"{run}.{name}"] for name in names} for run in range(runs)),
+            limit=samples,
+        )
+        collect(_prepared(case), data if not case.streams else replace(case.data("calibration"), limit=samples))
     status = Path("/proc/self/status").read_text().splitlines()
     return {"peak_bytes": next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))}
 

@@ -167,7 +167,7 @@ def _is_whole(value: Array, spec: InputSpec) -> bool:
 
 
 def _matching(value: Array, spec: InputSpec, where: str) -> Array:
-    value = value[0] if _is_whole(value, spec) and len(value) == 1 else value
+    value = np.asarray(value[0]) if _is_whole(value, spec) and len(value) == 1 else value
     if value.dtype != spec.dtype:
         if value.dtype.kind != spec.dtype.kind or not np.can_cast(value.dtype, spec.dtype, "same_kind"):
             raise DataError(f"{where}: dtype {value.dtype}, the model expects {spec.dtype}. Convert the array.")

@@ -117,3 +117,13 @@ def test_drawn_samples_depend_on_nothing_but_what_they_hold() -> None:
     assert [
         len(batch["x"]) for batch in Dataset(origin="c", read=lambda: [{"x": values}]).drawn(pairs, 5).batches(pairs)
     ] == [2, 2]
+
+
+def test_a_number_per_sample_stays_an_array() -> None:
+    specs = {
+        "x": InputSpec(dtype=np.dtype(np.float32), shape=(None, 2)),
+        "rate": InputSpec(dtype=np.dtype(np.int64), shape=()),
+    }
+    arrays = {"x": np.ones((3, 2), np.float32), "rate": np.full(3, 16000)}
+    for batch in Dataset(origin="d", read=lambda: [arrays]).batches(specs):
+        assert isinstance(batch["rate"], np.ndarray) and batch["rate"].shape == ()
