@@ -75,7 +75,7 @@ def equalize(
         return Edit(model=equal)
     scales = problem.solve({name: each.channels for name, each in collected.tensors.items() if each.channels})
     layout.apply(equal, scales)
-    sqnr = _sqnr_db(model, equal, few)
+    sqnr = float_sqnr_db(model, equal, few)
     if sqnr < EQUAL_DB:
         reason = f"the rescaled float model differs from the model by {sqnr:.0f} dB; it is left out"
         return Edit(model=model.clone(), skipped=(Skip(where="model", op="equalize", reason=reason),))
@@ -83,7 +83,7 @@ def equalize(
     return Edit(model=equal, changed=changed)
 
 
-def _sqnr_db(model: ir.Model, equal: ir.Model, data: Dataset) -> float:
+def float_sqnr_db(model: ir.Model, equal: ir.Model, data: Dataset) -> float:
     """Return how near the two float models are, on a few samples."""
     fidelity, sessions = Fidelity(), (open_session(model), open_session(equal))
     for batch in replace(data, limit=PROOF_SAMPLES).batches(graph.input_specs(model)):
@@ -111,29 +111,23 @@ class _Problem:
             if found is not None and not layout.fixed.issuperset(found[1].tolist())
         }
         """Channel axis, and root of each channel on it, by the name of a quantized tensor."""
-        self.readers: dict[str, list[_Weights]] = {name: [] for name in self.tensors}
+        self.readers: dict[str, list[LayerWeights]] = {name: [] for name in self.tensors}
         for reader in layout.readers:
             entering = reader.node.inputs[0]
             source = sources.get(entering.name or "") if entering is not None else None
             if source in self.readers and reader.node.name in int8:
-                self.readers[source].append(_Weights.of(reader, layout))
+                self.readers[source].append(LayerWeights.of(reader, layout.channels.roots(reader.entering())))
 
     def solve(self, statistics: Mapping[str, ChannelStatistics]) -> Array:
         """Return the scale of every root."""
         scales = np.ones(self.size)
-        signals = [_Signal.of(self.size, self.tensors[name][1], statistics[name]) for name in self.tensors]
+        signals = [Signal.of(self.size, self.tensors[name][1], statistics[name]) for name in self.tensors]
         readers = [self.readers[name] for name in self.tensors]
         for cluster in self._clusters():
             touched = [i for i, signal in enumerate(signals) if signal.present[cluster].any()]
-            activation = np.max([signals[i].relative_peak() for i in touched], axis=0)
-            weight = np.max(
-                [np.zeros(self.size), *(r.relative_peak(self.size) for i in touched for r in readers[i])], axis=0
-            )
-            candidates = [np.ones(len(cluster))]
-            for exponent in EXPONENTS:
-                wide = np.maximum(activation[cluster], 1 / LIMIT) ** exponent
-                narrow = np.maximum(weight[cluster], 1 / LIMIT) ** (1 - exponent)
-                candidates.append(np.where((activation[cluster] > 0) & (weight[cluster] > 0), wide / narrow, 1))
+            activation = np.max([signals[i].relative_peak() for i in touched], axis=0)[cluster]
+            rows = [np.zeros(self.size), *(r.relative_peak(self.size) for i in touched for r in readers[i])]
+            candidates = scalings(activation, np.max(rows, axis=0)[cluster])
             losses = []
             for candidate in candidates:
                 scales[cluster] = candidate
@@ -153,8 +147,18 @@ class _Problem:
         return [members[parent[members] == top] for top in np.unique(parent[members])]
 
 
+def scalings(activation: Array, weight: Array) -> list[Array]:
+    """Return candidate scales of channels from relative peaks; the first changes nothing."""
+    candidates = [np.ones(len(activation))]
+    for exponent in EXPONENTS:
+        wide = np.maximum(activation, 1 / LIMIT) ** exponent
+        narrow = np.maximum(weight, 1 / LIMIT) ** (1 - exponent)
+        candidates.append(np.where((activation > 0) & (weight > 0), wide / narrow, 1))
+    return candidates
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Signal:
+class Signal:
     """What is known of the values of one quantized tensor; arrays by root, zero where a root is not in it."""
 
     present: Array
@@ -163,7 +167,8 @@ class _Signal:
     mean_square: Array
 
     @classmethod
-    def of(cls, size: int, roots: Array, statistics: ChannelStatistics) -> _Signal:
+    def of(cls, size: int, roots: Array, statistics: ChannelStatistics) -> Signal:
+        """Spread statistics over ``size`` roots; ``roots`` says which one each channel of the tensor has."""
         low, high, mean_square = np.zeros(size), np.zeros(size), np.zeros(size)
         np.minimum.at(low, roots, statistics.low)
         np.maximum.at(high, roots, statistics.high)
@@ -180,7 +185,7 @@ class _Signal:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Weights:
+class LayerWeights:
     """The weights of one layer, by output and by the root of the input channel."""
 
     roots: Array
@@ -191,10 +196,11 @@ class _Weights:
     positions: int
 
     @classmethod
-    def of(cls, reader: Reader, layout: Scaling) -> _Weights:
+    def of(cls, reader: Reader, roots: Array) -> LayerWeights:
+        """Sum up a layer's weights; ``roots`` are those of the input channel behind each, see `Reader.entering`."""
         weight = reader.weight()
         return cls(
-            roots=layout.channels.roots(reader.entering()),
+            roots=roots,
             square=np.square(weight, dtype=np.float64).sum(axis=2),
             peak=np.abs(weight).max(axis=2, initial=0),
             positions=weight.shape[2],
@@ -207,7 +213,7 @@ class _Weights:
         np.maximum.at(found, self.roots, self.peak / widest)
         return found
 
-    def loss(self, signal: _Signal, scales: Array) -> float:
+    def loss(self, signal: Signal, scales: Array) -> float:
         """Return the expected squared error of the layer's output relative to its signal, both channels' noise added.
 
         Rounding to a step ``d`` adds noise of variance ``d² / 12``.
