@@ -197,6 +197,7 @@ def prune(
 )
 @click.option("--require-int8", metavar="REGEX", help="Fail (exit 3) if a layer whose name matches stays float.")
 @click.option("--equalize/--no-equalize", default=None, help="Rescale channels, exactly, to fit int8 (on).")
+@click.option("--smooth/--no-smooth", default=None, help="Rescale the inputs of MatMul layers (SmoothQuant) (on).")
 @click.option("--bias-correction/--no-bias-correction", default=None, help="Take mean errors out of biases (on).")
 @click.option("--verify/--no-verify", default=None, help="Compare with float, refuse what is useless (on).")
 @click.option("--include", metavar="REGEX", help="Quantize only nodes whose name matches.")
@@ -235,6 +236,7 @@ def quantize(
     backend: str | None,
     require_int8: str | None,
     equalize: bool | None,
+    smooth: bool | None,
     bias_correction: bool | None,
     verify: bool | None,
     include: str | None,
@@ -262,7 +264,8 @@ def quantize(
 
     values: dict[str, Any] = {"mode": mode, "calibrator": calibrator, "samples": samples, "per_tensor": per_tensor}
     values |= {"format": written, "activations": activations, "weights": weights, "bits": bits, "symmetric": symmetric}
-    values |= {"equalize": equalize, "bias_correction": bias_correction, "verify": verify, "target_cpu": target_cpu}
+    values |= {"equalize": equalize, "smooth": smooth, "bias_correction": bias_correction, "verify": verify}
+    values |= {"target_cpu": target_cpu}
     values |= {"include": include, "exclude": exclude, "max_drop": max_drop, "min_sqnr": min_sqnr}
     values |= {"min_agreement": min_agreement, "budget": budget, "provider": provider, "threads": threads}
     values |= {"block_size": block_size, "require_int8": require_int8, "keep_io": not half_io, "backend": backend}

@@ -24,6 +24,7 @@ from onnxpress.quantization.profiling import profile
 from onnxpress.quantization.ranges import choose_ranges
 from onnxpress.quantization.techniques.bias_correction import correct_biases
 from onnxpress.quantization.techniques.equalization import equalize
+from onnxpress.quantization.techniques.smoothing import smooth
 from onnxpress.quantization.verification import verify
 from onnxpress_calibration import calibrators
 from onnxpress_calibration.dataset import Dataset
@@ -109,6 +110,10 @@ def _static(
         equalized = equalize(model, options, data, advance)
         model, skipped, facts["equalized_tensors"] = equalized.model, equalized.skipped, len(equalized.changed)
         statistics = None if equalized.changed else statistics  # those of tensors as they were
+    if data is not None and options.smooth:
+        smoothed = smooth(model, options, data, advance)
+        model, facts["smoothed_tensors"] = smoothed.model, len(smoothed.changed)
+        skipped, statistics = (*skipped, *smoothed.skipped), None if smoothed.changed else statistics
     copy = model.clone()
     gemms(copy)
     placement = place(copy, options.selects)
@@ -120,8 +125,10 @@ def _static(
     ranges = choose_ranges(placement, placement.measured, collected, options.calibrator, options.levels)
     if data is not None and options.bias_correction:
         facts["corrected_biases"] = correct_biases(copy, options, data, ranges, advance)
-    if data is None and (options.equalize or options.bias_correction):
-        facts["notes"] = ["equalization and bias correction need samples: with --profile alone they are left out"]
+    if data is None and (options.equalize or options.smooth or options.bias_correction):
+        facts["notes"] = [
+            "equalization, smoothing and bias correction need samples: with --profile alone they are left out"
+        ]
     if options.saturates:
         edit = saturation.write_safely(copy, ranges, options, data)
     else:

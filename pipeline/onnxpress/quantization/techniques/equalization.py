@@ -40,6 +40,8 @@ PROOF_SAMPLES = 4
 EQUAL_DB = 80.0
 """Sums in another order differ by about 120 dB; int8 makes 15 to 45 dB of it."""
 EXPONENTS = (0.25, 0.5, 0.75, 1.0)
+GAIN = 1.5
+"""The predicted squared error must fall by this factor: predictions are no better than that."""
 LIMIT = 2.0**10
 """Largest factor between two channels; what is smaller yet carries nothing."""
 
@@ -132,7 +134,8 @@ class _Problem:
             for candidate in candidates:
                 scales[cluster] = candidate
                 losses.append(sum(each.loss(signals[i], scales) for i in touched for each in readers[i]))
-            scales[cluster] = candidates[int(np.argmin(losses))]
+            best = int(np.argmin(losses))
+            scales[cluster] = candidates[best if losses[best] * GAIN < losses[0] else 0]
         return scales
 
     def _clusters(self) -> list[Array]:

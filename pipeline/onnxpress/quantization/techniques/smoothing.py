@@ -3,7 +3,7 @@
 In transformers a few channels of a MatMul's input are tens of times larger than the others, behind a GELU or a
 LayerNormalization whose output a residual connection reads too. ``x W = (x / s) (s W)`` moves the size of such channels
 into the weights; dividing costs one elementwise multiplication in float, so it is done only where the predicted error
-falls by `GAIN`, and only where the input is made in float anyway.
+falls by `equalization.GAIN`, and only where the input is made in float anyway.
 
 G. Xiao et al., "SmoothQuant: accurate and efficient post-training quantization for large language models", 2022
 (arXiv:2211.10438). Scales and their exponent are chosen as in `equalization`.
@@ -25,6 +25,7 @@ from onnxpress.quantization.placement import gemms, place
 from onnxpress.quantization.profiling import profile
 from onnxpress.quantization.techniques.equalization import (
     EQUAL_DB,
+    GAIN,
     SAMPLES,
     LayerWeights,
     Signal,
@@ -35,9 +36,6 @@ from onnxpress.quantization.techniques.scaling import Reader
 from onnxpress.quantization.twins import activation
 from onnxpress_calibration.channels import ChannelStatistics
 from onnxpress_calibration.dataset import Dataset
-
-GAIN = 2.0
-"""The predicted squared error must fall by this factor (3 dB)."""
 
 
 def smooth(
