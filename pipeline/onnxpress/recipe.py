@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from onnxpress.bench.options import BenchOptions
 from onnxpress.cost.options import CostOptions
 from onnxpress.data import resolve
+from onnxpress.distillation.options import DistillOptions
 from onnxpress.errors import UsageError, did_you_mean
 from onnxpress.export.options import ExportOptions
 from onnxpress.pruning.options import PruneOptions
@@ -26,9 +27,8 @@ from onnxpress.validation import explain, keys, line_of
 SCHEMA = "onnxpress.recipe/1"
 BASELINE = "float"
 """Name of the variant that is always there: the exported float model."""
-STEPS: dict[str, type[PruneOptions] | type[QuantizeOptions]] = {"prune": PruneOptions, "quantize": QuantizeOptions}
-
-StepOptions = PruneOptions | QuantizeOptions
+StepOptions = PruneOptions | DistillOptions | QuantizeOptions
+STEPS: dict[str, type[StepOptions]] = {"prune": PruneOptions, "distill": DistillOptions, "quantize": QuantizeOptions}
 
 
 class Step(BaseModel):
@@ -133,7 +133,7 @@ def needs_calibration(step: Step) -> bool:
     """Tell whether a step cannot do without calibration data."""
     if isinstance(step.options, QuantizeOptions):
         return step.options.mode in ("static", "auto")
-    return step.options.needs_data
+    return isinstance(step.options, DistillOptions) or step.options.needs_data
 
 
 def uses_calibration(step: Step) -> bool:

@@ -33,11 +33,14 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
+import onnx_ir as ir
+
 import onnxpress
 import onnxpress_models
 from onnxpress import artifact, graph, host
 from onnxpress.artifact import Artifact, Edit, Skip
 from onnxpress.data import dataset, shared_samples
+from onnxpress.distillation.options import DistillOptions
 from onnxpress.errors import ModelError, OutputError, UsageError
 from onnxpress.files import dumps, hash_files, remove_abandoned, write_text
 from onnxpress.gate.policy import Policy
@@ -117,7 +120,7 @@ def _variants(recipe: Recipe, folder: Path, progress: Progress) -> dict[str, lis
     for name, steps in recipe.variants.items():
         done = [exported]
         for step in steps:
-            done.append(_apply(step, done[-1].artifact, samples, store, progress, variant=name))
+            done.append(_apply(step, done[-1].artifact, exported.artifact, samples, store, progress, variant=name))
         variants[name] = done
     for name, done in variants.items():
         _link(done[-1].artifact, folder / name)
@@ -137,7 +140,16 @@ def _export(recipe: Recipe, store: Path, progress: Progress) -> Done:
     return _stored(store, entry, work, progress, text=f"export {Path(source).name}")
 
 
-def _apply(step: Step, given: Artifact, samples: Samples, store: Path, progress: Progress, *, variant: str) -> Done:
+def _apply(
+    step: Step,
+    given: Artifact,
+    baseline: Artifact,
+    samples: Samples,
+    store: Path,
+    progress: Progress,
+    *,
+    variant: str,
+) -> Done:
     calibration = samples.calibration if uses_calibration(step) else None
     if needs_calibration(step) and calibration is None:
         raise UsageError(
@@ -156,11 +168,14 @@ def _apply(step: Step, given: Artifact, samples: Samples, store: Path, progress:
             "host": host.describe().fingerprint,
         }
 
+    if isinstance(step.options, DistillOptions):
+        entry |= {"teacher_sha256": baseline.sha256}
+
     def work() -> tuple[Edit, dict[str, Any]]:
         try:
             statistics = _statistics(step, given, calibration, store, progress) if calibration else None
             journal = store / f"search-{given.sha256[:12]}.jsonl"
-            return apply(step, given.path, samples, journal, statistics), {}
+            return apply(step, given.path, baseline.path, samples, journal, statistics), {}
         except ModelError as error:
             raise ModelError(f"variant {variant!r}, step {step.name}: {error}") from error
 
@@ -187,8 +202,19 @@ def _statistics(step: Step, given: Artifact, data: Dataset, store: Path, progres
     return reuse(home / f"{_key(entry)}.profile", given.sha256, make)
 
 
-def apply(step: Step, path: Path, samples: Samples, journal: Path, statistics: Profile | None = None) -> Edit:
-    """Run one step on a model file and return its edit; a search keeps what it measured in ``journal``."""
+def apply(
+    step: Step, path: Path, baseline: Path, samples: Samples, journal: Path, statistics: Profile | None = None
+) -> Edit:
+    """Run one step on a model file and return its edit.
+
+    Args:
+        step: What to do.
+        path: The model to do it to.
+        baseline: The float model, the teacher of distillation.
+        samples: The recipe's data.
+        journal: A search keeps here what it measured, and training (with ``.checkpoint``) how far it is.
+        statistics: Of the model, where they are known.
+    """
     model = artifact.load(path)
     calibration = samples.calibration if uses_calibration(step) else None
     if step.name == "prune":
@@ -196,6 +222,8 @@ def apply(step: Step, path: Path, samples: Samples, journal: Path, statistics: P
 
         assert isinstance(step.options, PruneOptions)  # noqa: S101 - Recipe built it from STEPS
         return prune(model, step.options, calibration)
+    if isinstance(step.options, DistillOptions):
+        return _distill(step.options, model, baseline, calibration, journal.with_suffix(".checkpoint"))
     from onnxpress.quantization.quantize import quantize
 
     assert isinstance(step.options, QuantizeOptions)  # noqa: S101
@@ -210,6 +238,16 @@ def apply(step: Step, path: Path, samples: Samples, journal: Path, statistics: P
         metric=samples.metric,
         journal=journal,
     )
+
+
+def _distill(options: DistillOptions, model: ir.Model, baseline: Path, data: Dataset | None, checkpoint: Path) -> Edit:
+    from onnxpress.export.sources import import_torch
+
+    import_torch()
+    from onnxpress.distillation.distill import distill
+
+    assert data is not None  # noqa: S101 - `needs_calibration`
+    return distill(model, artifact.load(baseline), options, data, checkpoint=checkpoint, resume=True)
 
 
 def _stored(

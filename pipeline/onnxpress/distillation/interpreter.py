@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from onnxpress import graph
 from onnxpress.distillation.operators import OPERATORS
 from onnxpress.distillation.operators.facts import Function, Unsupported
-from onnxpress.distillation.weights import QuantizedBias, QuantizedWeight
+from onnxpress.distillation.weights import QuantizedBias, QuantizedWeight, channels_last, is_quantized, quantized
 from onnxpress.errors import ModelError
 
 LEARNED = {
@@ -136,7 +136,7 @@ class Interpreter(nn.Module):
         """
         values: list[Any] = list(self._template)
         for name, place in self._input_places.items():
-            values[place] = feeds[name]
+            values[place] = channels_last(feeds[name]) if self._has_images else feeds[name]
         device = next(iter(feeds.values())).device if feeds else torch.device("cpu")
         step = None
         try:
@@ -173,14 +173,16 @@ class Interpreter(nn.Module):
         found = dict.fromkeys(
             value
             for node in nodes
-            if node.domain in graph.ONNX_DOMAINS
+            if node.domain in graph.ONNX_DOMAINS and not is_quantized(node)
             for index in LEARNED.get(node.op_type, ())
             if index < len(node.inputs) and (value := node.inputs[index]) is not None and _is_weight(node, value)
         )
         self._weight_values = list(found)
         self._weight_names = [value.name or "" for value in found]
         arrays = [graph.constant(value) for value in found]
-        self._weights = nn.ParameterList(nn.Parameter(_tensor(array)) for array in arrays if array is not None)
+        self._weights = nn.ParameterList(
+            nn.Parameter(channels_last(_tensor(array))) for array in arrays if array is not None
+        )
         self._quantized = nn.ModuleList()
 
     def _compile(self, nodes: list[ir.Node], wanted: list[ir.Value]) -> None:
@@ -228,15 +230,14 @@ class Interpreter(nn.Module):
                 )
             )
         self._input_places = {name: places[v, False] for v, _ in list(places) if v and (name := v.name) in self.inputs}
+        self._has_images = any(parameter.ndim == 4 for parameter in self.parameters())
         self._output_places = {value.name or "": place(value) for value in wanted}
         self._steps = _released(steps, keep={*self._output_places.values()}, template=self._template)
 
     def _function(self, node: ir.Node, learned: set[ir.Value]) -> Function:
         """Return what computes a node."""
-        if node.domain in graph.ONNX_DOMAINS and node.op_type == "DequantizeLinear" and _is_stored(node):
-            stored = node.inputs[0]
-            kind = QuantizedBias if stored is not None and stored.dtype == ir.DataType.INT32 else QuantizedWeight
-            self._quantized.append(kind(node))
+        if is_quantized(node):
+            self._quantized.append(quantized(node))
             return self._quantized[-1]
         reason = "is not supported"
         if node.domain in graph.ONNX_DOMAINS and node.op_type in OPERATORS:
@@ -275,7 +276,7 @@ def _needed(main: ir.Graph, wanted: Iterable[ir.Value]) -> list[ir.Node]:
         if node is None or node in found or node.op_type == "Constant":
             continue
         found.add(node)
-        todo += [value.producer() for value in node.inputs if value is not None]
+        todo += [] if is_quantized(node) else [value.producer() for value in node.inputs if value is not None]
     return [node for node in main if node in found]
 
 
@@ -291,11 +292,6 @@ def _is_weight(node: ir.Node, value: ir.Value) -> bool:
         return False  # it prepares the input (mean, standard deviation)
     array = tensor.numpy()
     return bool(np.isfinite(array).all() and np.abs(array).max() < MASK)
-
-
-def _is_stored(node: ir.Node) -> bool:
-    """Tell whether a DequantizeLinear reads an integer initializer, with constant scales."""
-    return all(graph.constant_tensor(value) is not None for value in node.inputs if value is not None)
 
 
 def _on_host(node: ir.Node, host: set[ir.Value]) -> bool:

@@ -191,5 +191,5 @@ def import_torch() -> ModuleType:
         return importlib.import_module("torch")
     except ImportError as error:
         raise UsageError(
-            f"torch: cannot be imported ({error}). Exporting PyTorch models needs it: pip install 'onnxpress[torch]'."
+            f"torch: cannot be imported ({error}). Exporting and distilling need it: pip install 'onnxpress[torch]'."
         ) from error

@@ -41,9 +41,14 @@ def rounded(x: Tensor) -> Tensor:
 
 
 def along(parameter: Tensor, like: Tensor, axis: int, block: int) -> Tensor:
-    """Shape scales or zero points so that they multiply a tensor: one in all, one per channel, or one per block."""
+    """Shape scales or zero points so that they multiply a tensor: one in all, one per channel, or one per block.
+
+    What has as many axes as the tensor, without blocks, broadcasts as it is.
+    """
     if parameter.numel() == 1:
         return parameter.reshape(())
+    if parameter.ndim == like.ndim and not block:
+        return parameter
     if block:
         return parameter.repeat_interleave(block, dim=axis).narrow(axis, 0, like.shape[axis])
     return parameter.reshape([-1 if each == axis % like.ndim else 1 for each in range(like.ndim)])

@@ -1,0 +1,260 @@
+"""The training loop: any two PyTorch modules that turn feeds into named tensors, a student and a teacher.
+
+Update number k is a pure function of the weights, the seed and k (with a budget: and of the clock). A checkpoint is
+therefore the weights, Adam's moments and k; a killed run that resumes ends with the bits of one that was not killed.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from onnxpress.distillation.augment import Augment
+from onnxpress.distillation.objective import Objective, Tensors
+from onnxpress.distillation.options import DistillOptions
+from onnxpress.distillation.processes import Processes
+from onnxpress.distillation.samples import Batch, Samples, length
+from onnxpress.errors import ModelError
+from onnxpress.files import writing
+from onnxpress_calibration.dataset import LABELS, Array
+
+WARM_UP = 0.05
+JUDGEMENTS = 20
+EPOCHS = 100
+CACHE_BYTES = 1 << 30
+"""Teacher's answers that are kept in memory; beyond that they are computed again in each update."""
+
+Teacher = Callable[[Mapping[str, Tensor]], Tensors]
+
+
+@dataclass(kw_only=True)
+class Progressed:
+    """How far training is; all of it is in a checkpoint."""
+
+    step: int = 0
+    seconds: float = 0.0
+    best: float = math.inf
+    best_step: int = 0
+    stale: int = 0
+    history: list[tuple[int, float, float]] = field(default_factory=list)
+    """(update, mean training loss since the last entry, held-out loss) of every judgement."""
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Training:
+    """A student in training; `run` does all of it."""
+
+    def __init__(
+        self,
+        student: nn.Module,
+        teacher: Teacher,
+        objective: Objective,
+        samples: Samples,
+        augment: Sequence[Augment],
+        options: DistillOptions,
+        processes: Processes,
+        *,
+        piece: int | None = None,
+    ) -> None:
+        """Prepare; nothing is computed yet.
+
+        Args:
+            student: Gives the tensors that the objective compares; its parameters are trained in place.
+            teacher: Gives the wanted tensors.
+            objective: What is minimized.
+            samples: All of them; a part is held out.
+            augment: Changes of the inputs.
+            options: What was asked for.
+            processes: This process among all.
+            piece: Samples that the models take at once where that is fixed; gradients of several pieces add up.
+        """
+        self.student, self.teacher, self.objective = student, teacher, objective
+        self.augment, self.options, self.processes, self.piece = augment, options, processes, piece
+        self.training, self.held = samples.split(options.held_out, options.seed)
+        self.optimizer = torch.optim.AdamW(
+            student.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
+        )
+        self.module = processes.wrapped(student)
+        self.done = Progressed()
+        self._answers: dict[int, dict[str, Tensor]] | None = None
+
+    def run(self, *, checkpoint: Path | None, key: str, resume: bool, advance: Callable[[int], object]) -> Progressed:
+        """Train to the end, and leave the best weights in the student.
+
+        Args:
+            checkpoint: Where to keep what is needed to continue; removed at the end.
+            key: Says what this training is of; a checkpoint of something else is not continued.
+            resume: Continue where the checkpoint is.
+            advance: Called with the per mille done since the last call.
+
+        Raises:
+            ModelError: the loss is not finite, or a model fails.
+        """
+        if resume and checkpoint is not None:
+            self._restore(checkpoint, key)
+        start, shown, losses = time.monotonic() - self.done.seconds, 0, [0.0][:0]
+        if not self.done.history:
+            self._judge(losses)
+        judged = self._share(0.0)
+        while True:
+            self.done.seconds = self.processes.first(time.monotonic() - start)
+            share = self._share(self.done.seconds)
+            if share >= 1:
+                break
+            losses.append(self._update(share))
+            self.done.step += 1
+            after = self._share(self.done.seconds)
+            advance(int(1000 * after) - shown)
+            shown = int(1000 * after)
+            if int(after * JUDGEMENTS) > int(judged * JUDGEMENTS):
+                judged = after
+                self._judge(losses)
+                losses = []
+                if self.processes.rank == 0 and checkpoint is not None:
+                    self._save(checkpoint, key)
+                if self.held.count and self.done.stale >= self.options.patience:
+                    break
+        if self.held.count:
+            self.student.load_state_dict(self.done.best_weights)
+        if self.processes.rank == 0 and checkpoint is not None:
+            checkpoint.unlink(missing_ok=True)
+        return self.done
+
+    def _share(self, seconds: float) -> float:
+        """Return how much of the training is done, from 0 to 1."""
+        if self.options.budget is not None:
+            return seconds / self.options.budget.total_seconds()
+        return self.done.step / self._steps
+
+    @property
+    def _steps(self) -> int:
+        each = self.training.epoch_steps(self.options.batch_size)
+        return self.options.steps or (self.options.epochs or EPOCHS) * each
+
+    def _rate(self, share: float) -> float:
+        """Return the learning rate: a linear warm-up, then half a cosine."""
+        if share < WARM_UP:
+            return (
+                self.options.learning_rate * (share + 1 / max(self._steps, 20)) / (WARM_UP + 1 / max(self._steps, 20))
+            )
+        return self.options.learning_rate * 0.5 * (1 + math.cos(math.pi * (share - WARM_UP) / (1 - WARM_UP)))
+
+    def _update(self, share: float) -> float:
+        """Do one update with the next batch; return its loss."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._rate(share)
+        self.student.train()
+        self.optimizer.zero_grad()
+        group_index, positions = self.training.batch(self.done.step, self.options.batch_size, self.options.seed)
+        batch = self._changed(self.training.take(group_index, positions), 1 + self.done.step)
+        rank, world = self.processes.rank, self.processes.world
+        mine = np.arange(len(positions))[rank::world]
+        idle = not len(mine)  # every process takes part in each backward pass, if only with a weight of zero
+        mine = mine if len(mine) else np.arange(1)
+        total, pieces = 0.0, _pieces(mine, self.piece)
+        for index, part in enumerate(pieces):
+            feeds, labels = self._tensors(batch, part)
+            wanted = self._wanted(feeds, group_index, positions[part])
+            weight = 0.0 if idle else len(part) * world / len(positions)
+            with _unsynchronized(self.module, last=index == len(pieces) - 1):
+                loss = weight * self.objective(self.module(feeds), wanted, labels)
+                loss.backward()  # type: ignore[no-untyped-call]
+            total += float(loss.detach())
+        self.optimizer.step()
+        total = self.processes.mean(total)
+        if not math.isfinite(total):
+            raise ModelError(
+                f"distill: the loss is {total} after {self.done.step} updates. Lower learning_rate, or check the data."
+            )
+        return total
+
+    def _changed(self, batch: Batch, draw: int) -> Batch:
+        random = np.random.default_rng([self.options.seed, 3, draw])
+        for change in self.augment:
+            batch = change(batch, random)
+        return batch
+
+    def _tensors(self, batch: Batch, part: Array) -> tuple[dict[str, Tensor], Tensor | None]:
+        device = self.processes.device
+        chosen = {name: torch.from_numpy(np.ascontiguousarray(value[part])).to(device) for name, value in batch.items()}
+        labels = chosen.pop(LABELS, None)
+        return chosen, labels
+
+    def _wanted(self, feeds: Mapping[str, Tensor], group: int, positions: Array) -> Tensors:
+        """Return the teacher's answer, remembered where the inputs never change."""
+        if self.augment:
+            return self.teacher(feeds)
+        if self._answers is None:
+            self._answers = self._remembered()
+        if group not in self._answers:
+            return self.teacher(feeds)
+        return {name: value[torch.from_numpy(positions)] for name, value in self._answers[group].items()}
+
+    def _remembered(self) -> dict[int, dict[str, Tensor]]:
+        kept: dict[int, dict[str, Tensor]] = {}
+        room = CACHE_BYTES
+        for index, group in enumerate(self.training.groups):
+            answers = []
+            for part in _pieces(np.arange(length(group)), self.piece or self.options.batch_size):
+                answers.append(self.teacher(self._tensors(group, part)[0]))
+                room -= sum(value.nbytes for value in answers[-1].values())
+                if room < 0:
+                    return kept
+            kept[index] = {name: torch.cat([answer[name] for answer in answers]) for name in answers[0]}
+        return kept
+
+    def _judge(self, losses: list[float]) -> None:
+        """Measure the held-out loss, in the first process for all, and keep the weights if they are the best."""
+        score = self.processes.first(self._held_out_loss() if self.processes.rank == 0 else 0.0)
+        self.done.history.append((self.done.step, sum(losses) / len(losses) if losses else math.nan, score))
+        self.done.stale += 1
+        if score < self.done.best:
+            self.done.best, self.done.best_step, self.done.stale = score, self.done.step, 0
+            self.done.best_weights = {name: value.detach().clone() for name, value in self.student.state_dict().items()}
+
+    @torch.no_grad()
+    def _held_out_loss(self) -> float:
+        self.student.eval()
+        total, count = 0.0, 0
+        for whole in self.held.groups:
+            group = self._changed(whole, 0)  # as in training, but always alike: judged is what is trained for
+            for part in _pieces(np.arange(length(group)), self.piece or self.options.batch_size):
+                feeds, labels = self._tensors(group, part)
+                total += float(self.objective(self.student(feeds), self.teacher(feeds), labels)) * len(part)
+                count += len(part)
+        return total / count if count else math.inf
+
+    def _save(self, path: Path, key: str) -> None:
+        models = {"student": self.student.state_dict(), "adam": self.optimizer.state_dict()}
+        with writing(path, force=True) as scratch:
+            torch.save({"key": key, "done": vars(self.done)} | models, scratch / path.name)
+
+    def _restore(self, path: Path, key: str) -> None:
+        if not path.is_file():
+            return
+        state: dict[str, Any] = torch.load(path, map_location=self.processes.device, weights_only=True)
+        if state["key"] != key:
+            return
+        self.student.load_state_dict(state["student"])
+        self.optimizer.load_state_dict(state["adam"])
+        self.done = Progressed(**state["done"])
+
+
+def _pieces(positions: Array, size: int | None) -> list[Array]:
+    return [positions] if size is None else [positions[i : i + size] for i in range(0, len(positions), size)]
+
+
+def _unsynchronized(module: nn.Module, *, last: bool) -> Any:  # noqa: ANN401 - a context manager without a public type
+    """Let gradients add up in this process; they are averaged over all in the last piece's backward pass."""
+    if isinstance(module, nn.parallel.DistributedDataParallel) and not last:
+        return module.no_sync()
+    return nullcontext()

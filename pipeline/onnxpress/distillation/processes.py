@@ -1,0 +1,72 @@
+"""One process, or the several that ``torchrun`` starts: who this one is, and what they tell each other."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, distributed, nn
+
+from onnxpress import host
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Processes:
+    """This process among all."""
+
+    rank: int
+    world: int
+    device: torch.device
+
+    def wrapped(self, module: nn.Module) -> nn.Module:
+        """Return a module whose gradients are averaged over all processes in each backward pass."""
+        if self.world == 1:
+            return module
+        return nn.parallel.DistributedDataParallel(module, broadcast_buffers=False, find_unused_parameters=True)
+
+    def mean(self, value: float) -> float:
+        """Return the mean of a number over all processes."""
+        if self.world == 1:
+            return value
+        tensor = torch.tensor(value, dtype=torch.float64, device=self.device)
+        distributed.all_reduce(tensor)
+        return float(tensor) / self.world
+
+    def first(self, value: float) -> float:
+        """Return the first process's number, so that all decide alike."""
+        if self.world == 1:
+            return value
+        tensor: Tensor = torch.tensor(value, dtype=torch.float64, device=self.device)
+        distributed.broadcast(tensor, 0)
+        return float(tensor)
+
+
+def rank() -> int:
+    """Return which process this is; only 0 writes and speaks."""
+    return int(os.environ.get("RANK", "0"))
+
+
+@contextmanager
+def joined() -> Iterator[Processes]:
+    """Join the other processes while the block runs; torch's threads and determinism are as they were afterwards.
+
+    On a CPU every operation is deterministic, so that one seed gives one result.
+    """
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    cuda = torch.cuda.is_available()
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if cuda else torch.device("cpu")
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    torch.set_num_threads(max(1, host.usable_threads() // world))
+    torch.use_deterministic_algorithms(not cuda)
+    if world > 1:
+        distributed.init_process_group("nccl" if cuda else "gloo")
+    try:
+        yield Processes(rank=rank(), world=world, device=device)
+    finally:
+        if world > 1:
+            distributed.destroy_process_group()
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(deterministic)

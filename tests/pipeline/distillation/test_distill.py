@@ -1,0 +1,251 @@
+"""The step and the command: what is learned, what is kept, what is refused, and that a killed run resumes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx.parser
+import onnx_ir as ir
+import onnx_ir.passes.common
+import pytest
+
+from onnxpress import artifact, graph, runner
+from onnxpress.distillation.distill import distill
+from onnxpress.distillation.options import DistillOptions
+from onnxpress.errors import DataError, ModelError, UsageError
+from onnxpress.progress import Progress
+from onnxpress.quantization import QuantizeOptions
+from onnxpress.quantization.quantize import quantize
+from onnxpress.recipe import Recipe
+from onnxpress.session import SessionOptions, open_session, run
+from onnxpress_calibration.dataset import Dataset
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def network(hidden: int = 8, *, classes: int = 3, inputs: int = 4, seed: int = 0) -> ir.Model:
+    """x -> Conv -> Relu -> Conv -> Relu -> pooling -> Gemm, with random weights."""
+    model = ir.from_proto(
+        onnx.parser.parse_model(
+            f'<ir_version: 10, opset_import: ["": 21]> g (float[N,{inputs},6,6] x) => (float[N,{classes}] y) {{ '
+            "c = Conv <pads=[1,1,1,1]> (x, w1, b1) r = Relu(c) d = Conv <pads=[1,1,1,1]> (r, w2, b2) s = Relu(d) "
+            "p = GlobalAveragePool(s) f = Flatten(p) y = Gemm(f, w3, b3) }"
+        )
+    )
+    for index, node in enumerate(model.graph):
+        node.name = f"n{index}"
+    random = np.random.default_rng(seed)
+    shapes = {"w1": (hidden, inputs, 3, 3), "b1": (hidden,), "w2": (8, hidden, 3, 3), "b2": (8,), "w3": (8, classes)}
+    for name, shape in (shapes | {"b3": (classes,)}).items():
+        array = (random.normal(size=shape) / np.sqrt(np.prod(shape[1:]) or 1)).astype(np.float32)
+        value = next(v for node in model.graph for v in node.inputs if v is not None and v.name == name)
+        value.const_value = ir.tensor(array, name=name)
+        value.shape, value.dtype = ir.Shape(shape), ir.DataType.FLOAT
+        model.graph.register_initializer(value)
+    onnx_ir.passes.common.ShapeInferencePass()(model)
+    return model
+
+
+def samples(count: int = 32, *, inputs: int = 4, labels: bool = False) -> Dataset:
+    random = np.random.default_rng(1)
+    arrays: dict[str, Array] = {"x": random.normal(size=(count, inputs, 6, 6)).astype(np.float32)}
+    if labels:
+        arrays["y"] = random.integers(0, 3, count)
+    return Dataset(origin="normal", read=lambda: [arrays])
+
+
+def answers(model: ir.Model) -> Array:
+    data = next(iter(samples(64).read()))
+    return run(open_session(model, SessionOptions(threads=1)), {"x": data["x"]})["y"]
+
+
+def options(**values: object) -> DistillOptions:
+    return DistillOptions.model_validate(
+        {"steps": 60, "batch_size": 16, "learning_rate": 0.01, "augment": "none"} | values
+    )
+
+
+def weight(model: ir.Model, name: str) -> Array:
+    array = graph.constant(model.graph.initializers[name])
+    assert array is not None
+    return array
+
+
+def disturbed(model: ir.Model) -> ir.Model:
+    """Return the model with noise on the weight of its second convolution."""
+    copy = model.clone()
+    value = copy.graph.initializers["w2"]
+    noise = np.random.default_rng(2).normal(size=weight(copy, "w2").shape) * 0.1
+    value.const_value = ir.tensor((weight(copy, "w2") + noise).astype(np.float32), name="w2")
+    return copy
+
+
+@pytest.mark.parametrize("loss", ["kl", "mse", "cosine"])
+def test_a_disturbed_network_learns_to_answer_like_its_teacher_again(loss: str) -> None:
+    teacher = network()
+    student = disturbed(teacher)
+    before = weight(student, "w2").copy()
+    edit = distill(student, teacher, options(loss=loss), samples())
+    wanted, error = answers(teacher), np.abs(answers(student) - answers(teacher)).max()
+    assert np.abs(answers(edit.model) - wanted).max() < error / 2
+    assert edit.facts["loss_after"] < edit.facts["loss_before"] / 4
+    np.testing.assert_array_equal(weight(student, "w2"), before)  # the input is never changed
+
+
+def test_a_smaller_network_keeps_its_shapes_and_names() -> None:
+    student = network(4, seed=3)
+    edit = distill(student, network(), options(), samples())
+    shapes = {
+        name: tuple(value.const_value.shape)
+        for name, value in edit.model.graph.initializers.items()
+        if value.const_value
+    }
+    assert shapes["w1"] == (4, 4, 3, 3)
+    assert edit.facts["loss_after"] < edit.facts["loss_before"]
+    assert edit.facts["features"] == 1  # of r, smaller, and s, alike
+
+
+def test_zeros_stay_zeros() -> None:
+    student = disturbed(network())
+    array = weight(student, "w2").copy()
+    array[np.abs(array) < 0.1] = 0
+    student.graph.initializers["w2"].const_value = ir.tensor(array, name="w2")
+    edit = distill(student, network(), options(), samples())
+    np.testing.assert_array_equal(weight(edit.model, "w2") == 0, array == 0)
+    assert not np.allclose(weight(edit.model, "w2"), array)
+
+
+@pytest.mark.parametrize(("mode", "bits"), [("static", 8), ("static", 3), ("weight-only", 8), ("weight-only", 4)])
+def test_quantized_students_stay_quantized_and_improve(mode: str, bits: int) -> None:
+    teacher = network(32)
+    student = quantize(teacher, QuantizeOptions(mode=mode, bits=bits), samples()).model  # type: ignore[arg-type]
+    stored = {
+        name: value.dtype for name, value in student.graph.initializers.items() if value.dtype != ir.DataType.FLOAT
+    }
+    edit = distill(student, teacher, options(learning_rate=0.003), samples())
+    assert {name: edit.model.graph.initializers[name].dtype for name in stored} == stored
+    assert edit.facts["loss_after"] <= edit.facts["loss_before"]
+    if bits == 3:
+        assert edit.facts["loss_after"] < edit.facts["loss_before"]
+    for name, kind in stored.items():
+        if kind == ir.DataType.INT8 and bits == 3:
+            assert np.abs(weight(edit.model, name)).max() <= 3
+
+
+def test_one_seed_gives_one_result_and_another_seed_another() -> None:
+    made = [
+        weight(distill(disturbed(network()), network(), options(seed=seed, augment=None), samples()).model, "w2")
+        for seed in (0, 0, 1)
+    ]
+    np.testing.assert_array_equal(made[0], made[1])
+    assert not np.array_equal(made[0], made[2])
+
+
+class KilledError(Exception):
+    pass
+
+
+def test_a_killed_run_resumes_with_the_same_bits(tmp_path: Path) -> None:
+    teacher, student, data = network(), disturbed(network()), samples()
+    whole = distill(student, teacher, options(), data, checkpoint=tmp_path / "whole")
+    done = 0
+
+    def die(per_mille: int) -> None:
+        nonlocal done
+        done += per_mille
+        if done > 500:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        distill(student, teacher, options(), data, checkpoint=tmp_path / "c", advance=die)
+    assert (tmp_path / "c").is_file()
+    resumed = distill(student, teacher, options(), data, checkpoint=tmp_path / "c", resume=True)
+    np.testing.assert_array_equal(weight(resumed.model, "w2"), weight(whole.model, "w2"))
+    assert resumed.facts["history"] == whole.facts["history"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_labels_take_part_when_asked_for() -> None:
+    edit = distill(network(seed=5), network(), options(labels=1.0, features=0, held_out=0), samples(labels=True))
+    losses = [entry["loss"] for entry in edit.facts["history"][1:]]
+    assert losses[-1] < losses[0]
+    with pytest.raises(DataError, match="no labels"):
+        distill(network(seed=5), network(), options(labels=1.0), samples())
+
+
+def test_the_users_augmentation_is_called(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "def fn(batch, random):\n    return {name: value * 0 for name, value in batch.items()}\n"
+    )
+    edit = distill(disturbed(network()), network(), options(augment=f"{tmp_path}/mine.py:fn"), samples())
+    plain = distill(disturbed(network()), network(), options(), samples())
+    assert not np.array_equal(weight(edit.model, "b3"), weight(plain.model, "b3"))
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"teacher: output 'y' is \?x5, the student's 'y' \?x3"):
+        distill(network(), network(classes=5), options(), samples())
+    with pytest.raises(UsageError, match=r"teacher: its input 'x' is float32 \?x2x6x6"):
+        distill(network(), network(inputs=2), options(), samples())
+    with pytest.raises(DataError, match="shape 1x2x6x6"):
+        distill(network(), network(), options(), samples(inputs=2))
+    with pytest.raises(UsageError, match="augment mixup"):
+        distill(network(), network(), options(augment="mixup", labels=1.0), samples(labels=True))
+    with pytest.raises(ModelError, match="Lower learning_rate"):
+        distill(network(), network(seed=1), options(learning_rate=1e30), samples())
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        ({"epochs": 1, "steps": 1}, "both say how long"),
+        ({"augment": "flipp"}, "Did you mean 'flip'"),
+        ({"augment": "none,flip"}, "stands alone"),
+        ({"held_out": "100%"}, "less than 1"),
+        ({"budget": "ten"}, "no number with a unit"),
+    ],
+)
+def test_wrong_options(values: dict[str, object], problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        DistillOptions.model_validate(values)
+
+
+def saved(folder: Path) -> tuple[Path, Path, Path]:
+    """Write student, teacher and data for the command line."""
+    artifact.save(disturbed(network()), folder / "student.onnx")
+    artifact.save(network(), folder / "teacher.onnx")
+    np.savez(folder / "data.npz", **next(iter(samples().read())))
+    return folder / "student.onnx", folder / "teacher.onnx", folder / "data.npz"
+
+
+def test_command(tmp_path: Path, compress: Callable[..., Any]) -> None:
+    student, teacher, data = saved(tmp_path)
+    out, result = tmp_path / "out.onnx", tmp_path / "out.json"
+    words = ["distill", student, "--teacher", teacher, "--data", data, "-o", out, "--steps", "20", "--json", result]
+    ended = compress(*words)
+    assert ended.code == 0, ended.err
+    assert "20 updates" in ended.out
+    assert artifact.read(out).lineage[-1]["step"] == "distill"
+    assert json.loads(result.read_text())["facts"]["updates"] == 20
+    assert compress(*words).code == 2  # nothing is overwritten
+    assert (
+        compress("distill", student, "--teacher", student, "--data", "nothing.npz", "-o", tmp_path / "b.onnx").code == 3
+    )
+
+
+def test_recipe_step(tmp_path: Path) -> None:
+    _, teacher, data = saved(tmp_path)
+    steps = "[{prune: {amount: 50%, round_to: 1}}, {distill: {steps: 20, augment: none}}]"
+    (tmp_path / "r.yaml").write_text(
+        f"schema: onnxpress.recipe/1\nmodel: {{source: {teacher.name}}}\ndata: {{calibration: {data.name}}}\n"
+        f"variants: {{small: {steps}}}\n"
+    )
+    runner.run(Recipe.load(tmp_path / "r.yaml"), tmp_path / "out", Progress(quiet=True))
+    assert [step["step"] for step in artifact.read(tmp_path / "out/small/model.onnx").lineage[-2:]] == [
+        "prune",
+        "distill",
+    ]
