@@ -172,11 +172,18 @@ def _auto(
     advance: Callable[[int], object],
 ) -> Edit:
     samples = evaluation or data
-    collected = _collected(model, needed(model)[0], data, statistics, options, advance)
-    if samples is None:
+    if samples is None and statistics is not None:
         raise UsageError("quantize: mode auto runs candidates. Give --evaluation DATA, or --calibration DATA.")
+    base = model
+    if data is not None and options.equalize:
+        equalized = equalize(model, options, data, advance)
+        if equalized.changed:
+            base, statistics = equalized.model, None
+    collected = _collected(base, needed(base)[0], data, statistics, options, advance)
+    assert samples is not None  # noqa: S101 - without any samples there were no statistics either
     return choose(
         model,
+        base,
         options,
         collected,
         calibration=data or samples,

@@ -24,7 +24,7 @@ from onnxpress.errors import ModelError
 from onnxpress.quantization import static
 from onnxpress.quantization.options import QuantizeOptions
 from onnxpress.quantization.params import Array
-from onnxpress.quantization.placement import place
+from onnxpress.quantization.placement import Placement, place
 from onnxpress.quantization.weights import Weights
 from onnxpress.session import SessionOptions, open_session, run
 from onnxpress_calibration.dataset import LABELS, Dataset
@@ -140,17 +140,23 @@ def write_safely(
     Returns:
         The edit, with the layers that were made safe as the fact ``saturation_avoided``.
     """
+    scales = needed_scales(model, ranges, options, data)
+    edit = _written(model, ranges, options, scales)
+    return replace(edit, facts={**edit.facts, "saturation_avoided": sorted(scales)})
+
+
+def needed_scales(
+    model: ir.Model, ranges: Mapping[str, tuple[float, float]], options: QuantizeOptions, data: Dataset | None
+) -> dict[str, Array]:
+    """Return the scales with which no layer loses, for those that would: node name to [M]; see `write_safely`."""
     scales: dict[str, Array] = {}
     emulated = options.model_copy(update={"format": "qdq"})
     while True:
-        edit = _written(model, ranges, emulated, scales)
-        losing = safe_scales(edit.model, None if data is None else predict(edit.model, data))
+        written = _written(model, ranges, emulated, scales).model
+        losing = safe_scales(written, None if data is None else predict(written, data))
         if losing.keys() <= scales.keys():
-            break
+            return scales
         scales = losing | scales
-    if options.format != "qdq":
-        edit = _written(model, ranges, options, scales)
-    return replace(edit, facts={**edit.facts, "saturation_avoided": sorted(scales)})
 
 
 def _written(
@@ -161,14 +167,19 @@ def _written(
 ) -> Edit:
     copy = model.clone()
     placement = place(copy, options.selects)
-    floors: dict[ir.TensorProtocol, Array] = {}
+    return static.write(copy, placement, ranges, options, Weights(floors(placement, scales)))
+
+
+def floors(placement: Placement, scales: Mapping[str, Array]) -> dict[ir.TensorProtocol, Array]:
+    """Return the scales of `needed_scales` by weight, as `Weights` takes them."""
+    found: dict[ir.TensorProtocol, Array] = {}
     for node in placement.weighted:
         facts = graph.weighted(node)
         tensor = None if facts is None else graph.constant_tensor(node.inputs[facts.weight])
-        found = scales.get(node.name or "")
-        if tensor is not None and found is not None:
-            floors[tensor] = np.maximum(floors.get(tensor, 0), found)  # a tied weight has one grid
-    return static.write(copy, placement, ranges, options, Weights(floors))
+        needed = scales.get(node.name or "")
+        if tensor is not None and needed is not None:
+            found[tensor] = np.maximum(found.get(tensor, 0), needed)  # a tied weight has one grid
+    return found
 
 
 def risky(weights: Array) -> tuple[Array, Array]:

@@ -13,7 +13,9 @@ from onnxpress.artifact import Edit, Skip
 from onnxpress.quantization import dynamic, static
 from onnxpress.quantization.dynamic import lstm_refusal
 from onnxpress.quantization.options import QuantizeOptions
+from onnxpress.quantization.params import Array
 from onnxpress.quantization.placement import Placement, place, refusal
+from onnxpress.quantization.techniques.bias_correction import subtract
 from onnxpress.quantization.weights import Weights
 
 Choice = Literal["static", "dynamic", "float"]
@@ -46,6 +48,8 @@ class Candidates:
     options: QuantizeOptions
     groups: tuple[Group, ...]
 
+    shifts: Mapping[str, Array] = field(default_factory=dict)
+    """What static int8 adds to a layer's output channels on average, by node name; its bias takes it back."""
     weights: Weights = field(default_factory=Weights)
     """Integers that all candidates share."""
 
@@ -57,6 +61,10 @@ class Candidates:
             return assignment[name] == choice if name in assignment else self.options.selects(name)
 
         placement = place(model, lambda name: selects(name, "static"))
+        for node in placement.weighted:
+            shift = self.shifts.get(node.name or "")
+            if shift is not None:
+                subtract(model, node, shift)
         first = static.write(model, placement, self.ranges, self.options, self.weights)
         second = dynamic.write(model, lambda name: assignment.get(name) == "dynamic", self.options, self.weights)
         changed = tuple(dict.fromkeys([*first.changed, *second.changed]))

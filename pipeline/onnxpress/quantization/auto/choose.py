@@ -27,7 +27,10 @@ from onnxpress.quantization.auto.search import Search
 from onnxpress.quantization.options import QuantizeOptions
 from onnxpress.quantization.placement import gemms, place
 from onnxpress.quantization.ranges import choose_ranges
+from onnxpress.quantization.saturation import floors, needed_scales
 from onnxpress.quantization.sensitivity import sensitivity
+from onnxpress.quantization.techniques.bias_correction import bias_shifts
+from onnxpress.quantization.weights import Weights
 from onnxpress.session import SessionOptions, onnxruntime
 from onnxpress_calibration.dataset import Dataset
 from onnxpress_calibration.profile import Profile
@@ -42,6 +45,7 @@ DEFAULT_SQNR_DB = 20.0
 
 def choose(
     model: ir.Model,
+    base: ir.Model,
     options: QuantizeOptions,
     collected: Profile,
     *,
@@ -56,6 +60,7 @@ def choose(
 
     Args:
         model: A prepared float model; it is not changed.
+        base: What candidates are made of: ``model``, or its equal after equalization.
         options: The bound (``max_drop``, ``min_sqnr``, ``min_agreement``), ``budget``, ``provider``, ``threads``.
         collected: Statistics of every tensor that any choice quantizes (`quantize.tensors`).
         calibration: Samples for ranking layers; they time the models, too, where there are no evaluation samples.
@@ -70,11 +75,19 @@ def choose(
         DataError: the samples do not fit the model, or have no labels though the metric needs them.
     """
     start = clock()
-    fused = model.clone()
+    fused = base.clone()
     gemms(fused)
     placement = place(fused, options.selects)
     ranges = choose_ranges(placement, placement.candidates, collected, options.calibrator, options.levels)
-    candidates = Candidates(model=fused, ranges=ranges, options=options, groups=groups(fused, placement, options))
+    scales = needed_scales(fused, ranges, options, calibration) if options.saturates else {}
+    candidates = Candidates(
+        model=fused,
+        ranges=ranges,
+        options=options,
+        groups=groups(fused, placement, options),
+        shifts=bias_shifts(fused, options, calibration, ranges) if options.bias_correction else {},
+        weights=Weights(floors(placement, scales)),
+    )
     session = SessionOptions(provider=options.provider, threads=options.threads or host.usable_threads())
     data = evaluation or calibration
     bound = bound_of(options, metric)
@@ -98,7 +111,7 @@ def choose(
                 race=race,
                 judge=Judge(reference.path, data, metric, session),
                 bound=bound,
-                errors=lambda: _errors(model, options, calibration, ranges),
+                errors=lambda: _errors(base, options, calibration, ranges),
                 journal=Journal(journal, context),
                 clock=clock,
                 deadline=start + (1 - CONFIRM_SHARE) * options.budget.total_seconds(),

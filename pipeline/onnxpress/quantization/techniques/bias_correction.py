@@ -51,19 +51,19 @@ def correct_biases(
     Returns:
         How many layers were corrected.
     """
-    shifts = _shifts(model, options, data, ranges, advance)
+    shifts = bias_shifts(model, options, data, ranges, advance)
     for node in list(model.graph):
         if node.name in shifts:
-            _subtract(model, node, shifts[node.name])
+            subtract(model, node, shifts[node.name])
     return len(shifts)
 
 
-def _shifts(
+def bias_shifts(
     model: ir.Model,
     options: QuantizeOptions,
     data: Dataset,
     ranges: Mapping[str, tuple[float, float]],
-    advance: Callable[[int], object],
+    advance: Callable[[int], object] = lambda samples: None,  # noqa: ARG005
 ) -> dict[str, Array]:
     """Return by node what int8 adds to each output channel on average, float64 [channels]."""
     copy = model.clone()
@@ -114,7 +114,7 @@ def _compare(
     return names
 
 
-def _subtract(model: ir.Model, node: ir.Node, shift: Array) -> None:
+def subtract(model: ir.Model, node: ir.Node, shift: Array) -> None:
     """Take a shift out of the bias of a Conv or Gemm."""
     facts = graph.weighted(node)
     assert facts is not None and facts.bias is not None  # noqa: S101 - it was placed, and is no MatMul
