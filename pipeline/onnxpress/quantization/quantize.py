@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import onnx_ir as ir
 
@@ -104,16 +103,9 @@ def _static(
     advance: Callable[[int], object],
 ) -> Edit:
     """Rescale the float model, find ranges, correct biases, and write the int8 model."""
-    facts: dict[str, Any] = {}
-    skipped: tuple[Skip, ...] = ()
-    if data is not None and options.equalize:
-        equalized = equalize(model, options, data, advance)
-        model, skipped, facts["equalized_tensors"] = equalized.model, equalized.skipped, len(equalized.changed)
-        statistics = None if equalized.changed else statistics  # those of tensors as they were
-    if data is not None and options.smooth:
-        smoothed = smooth(model, options, data, advance)
-        model, facts["smoothed_tensors"] = smoothed.model, len(smoothed.changed)
-        skipped, statistics = (*skipped, *smoothed.skipped), None if smoothed.changed else statistics
+    rescaled = _rescaled(model, options, data, advance)
+    model, skipped, facts = rescaled.model, rescaled.skipped, dict(rescaled.facts)
+    statistics = None if rescaled.changed else statistics  # those of tensors as they were
     copy = model.clone()
     gemms(copy)
     placement = place(copy, options.selects)
@@ -134,6 +126,26 @@ def _static(
     else:
         edit = static.write(copy, placement, ranges, options)
     return replace(edit, skipped=(*edit.skipped, *skipped), facts={**edit.facts, **facts})
+
+
+def _rescaled(
+    model: ir.Model, options: QuantizeOptions, data: Dataset | None, advance: Callable[[int], object]
+) -> Edit:
+    """Return a float model that computes the same and fits int8 better; the model itself without data."""
+    edit = Edit(model=model)
+    for wanted, name, rescale in (
+        (options.equalize, "equalized_tensors", equalize),
+        (options.smooth, "smoothed_tensors", smooth),
+    ):
+        if wanted and data is not None:
+            found = rescale(edit.model, options, data, advance)
+            edit = Edit(
+                model=found.model,
+                changed=(*edit.changed, *found.changed),
+                skipped=(*edit.skipped, *found.skipped),
+                facts={**edit.facts, name: len(found.changed)},
+            )
+    return edit
 
 
 def _onnxruntime(
@@ -174,16 +186,13 @@ def _auto(
     samples = evaluation or data
     if samples is None and statistics is not None:
         raise UsageError("quantize: mode auto runs candidates. Give --evaluation DATA, or --calibration DATA.")
-    base = model
-    if data is not None and options.equalize:
-        equalized = equalize(model, options, data, advance)
-        if equalized.changed:
-            base, statistics = equalized.model, None
-    collected = _collected(base, needed(base)[0], data, statistics, options, advance)
+    rescaled = _rescaled(model, options, data, advance)
+    statistics = None if rescaled.changed else statistics
+    collected = _collected(rescaled.model, needed(rescaled.model)[0], data, statistics, options, advance)
     assert samples is not None  # noqa: S101 - without any samples there were no statistics either
     return choose(
         model,
-        base,
+        rescaled.model,
         options,
         collected,
         calibration=data or samples,
