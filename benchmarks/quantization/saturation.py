@@ -25,8 +25,8 @@ from onnxpress import artifact
 from onnxpress.evaluation.fidelity import Fidelity
 from onnxpress.export.prepare import prepare
 from onnxpress.quantization import QuantizeOptions
+from onnxpress.quantization.emulation import emulate
 from onnxpress.quantization.quantize import quantize
-from onnxpress.quantization.saturation import emulate
 from onnxpress.session import open_session, run
 
 MODELS = ("float", "vnni", "any")

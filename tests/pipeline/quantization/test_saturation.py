@@ -9,19 +9,10 @@ from hypothesis import strategies as st
 
 from onnxpress.errors import ModelError
 from onnxpress.quantization import QuantizeOptions, static
+from onnxpress.quantization.emulation import HIGH, LOW, emulate, predict, risky, saturating_product
 from onnxpress.quantization.params import ActivationType
 from onnxpress.quantization.placement import place
-from onnxpress.quantization.saturation import (
-    HIGH,
-    LOW,
-    emulate,
-    predict,
-    risky,
-    safe_factors,
-    safe_scales,
-    saturating_product,
-    write_safely,
-)
+from onnxpress.quantization.saturation import safe_factors, safe_scales, write_safely
 from onnxpress.session import open_session, run
 from onnxpress_calibration.dataset import Dataset
 
