@@ -16,7 +16,7 @@ import numpy as np
 from onnxpress import artifact, graph
 from onnxpress.errors import DataError, UsageError, did_you_mean
 from onnxpress.evaluation import metrics
-from onnxpress.evaluation.fidelity import Fidelity
+from onnxpress.evaluation.fidelity import Fidelity, without_padding
 from onnxpress.evaluation.flips import by_class, flips
 from onnxpress.evaluation.paired import bootstrap, newcombe
 from onnxpress.session import SessionOptions, open_session, run
@@ -74,8 +74,9 @@ def evaluate(
             if LABELS not in batch:
                 raise DataError(f"data {data.origin}: has no labels. Metric {metric} needs them in an array named 'y'.")
             labels.append(batch[LABELS])
+        reference = without_padding(outputs[baseline], feeds)
         for name in models:
-            fidelity[name].update(outputs[baseline], outputs[name])
+            fidelity[name].update(reference, without_padding(outputs[name], feeds))
             if built_in is not None:
                 scores[name].append(built_in.score(next(iter(outputs[name].values())), batch[LABELS]))
         samples += size

@@ -12,6 +12,29 @@ import numpy as np
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
+MASK = "attention_mask"
+"""The name that transformers' exporters give the input [N, L] that is 0 at padding."""
+
+
+def without_padding(outputs: Mapping[str, Array], feeds: Mapping[str, Array]) -> dict[str, Array]:
+    """Return the outputs with zeros at padding: what an output [N, L, …] holds there means nothing, in float neither.
+
+    Args:
+        outputs: By name.
+        feeds: What the model was fed; without a `MASK` nothing is padding.
+    """
+    mask = feeds.get(MASK)
+    if mask is None or mask.ndim != 2:
+        return dict(outputs)
+    kept = mask > 0
+    return {
+        name: np.where(kept.reshape(*kept.shape, *[1] * (value.ndim - 2)), value, value.dtype.type(0))
+        if value.shape[:2] == kept.shape
+        else value
+        for name, value in outputs.items()
+    }
+
+
 @dataclass(slots=True, kw_only=True)
 class Fidelity:
     """Sums over all samples seen so far, per output."""

@@ -103,14 +103,18 @@ def _static(
     advance: Callable[[int], object],
 ) -> Edit:
     """Rescale the float model, find ranges, correct biases, and write the int8 model."""
-    rescaled = _rescaled(model, options, data, advance)
-    model, skipped, facts = rescaled.model, rescaled.skipped, dict(rescaled.facts)
-    statistics = None if rescaled.changed else statistics  # those of tensors as they were
     copy = model.clone()
     gemms(copy)
     placement = place(copy, options.selects)
-    if not placement.weighted and not placement.tables:
+    if not placement.weighted and not placement.tables:  # said before any data is looked at
         raise _nothing(options, placement.skipped)
+    rescaled = _rescaled(model, options, data, advance)
+    skipped, facts = rescaled.skipped, dict(rescaled.facts)
+    if rescaled.changed:
+        model, statistics = rescaled.model, None  # those were of tensors as they were
+        copy = model.clone()
+        gemms(copy)
+        placement = place(copy, options.selects)
     names = [value.name or "" for value in placement.measured]
     # The float model is run, not the copy: both have every tensor that needs a range, under the same name.
     collected = _collected(model, names, data, statistics, options, advance)

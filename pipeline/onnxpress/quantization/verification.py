@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from onnxpress import graph
 from onnxpress.errors import ModelError
-from onnxpress.evaluation.fidelity import Fidelity
+from onnxpress.evaluation.fidelity import Fidelity, without_padding
 from onnxpress.quantization.options import QuantizeOptions
 from onnxpress.session import open_session, run
 from onnxpress_calibration.dataset import LABELS, Dataset, samples_in
@@ -51,7 +51,8 @@ def verify(
     specs = graph.input_specs(reference)
     for batch in data.drawn(specs, SAMPLES).batches(specs):
         feeds = {name: value for name, value in batch.items() if name != LABELS}
-        fidelity.update(run(float_session, feeds), run(int8_session, feeds))
+        expected, given = (without_padding(run(session, feeds), feeds) for session in (float_session, int8_session))
+        fidelity.update(expected, given)
         samples += samples_in(feeds)
         advance(samples_in(feeds))
     sqnr, agreement = fidelity.sqnr_db, fidelity.agreement_pct
