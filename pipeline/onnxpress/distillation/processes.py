@@ -25,7 +25,7 @@ class Processes:
         """Return a module whose gradients are averaged over all processes in each backward pass."""
         if self.world == 1:
             return module
-        return nn.parallel.DistributedDataParallel(module, broadcast_buffers=False, find_unused_parameters=True)
+        return nn.parallel.DistributedDataParallel(module, find_unused_parameters=True)
 
     def mean(self, value: float) -> float:
         """Return the mean of a number over all processes."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -249,3 +252,28 @@ def test_recipe_step(tmp_path: Path) -> None:
         "prune",
         "distill",
     ]
+
+
+@pytest.mark.slow
+def test_two_processes_have_the_loss_curve_of_one(tmp_path: Path, compress: Callable[..., Any]) -> None:
+    student, teacher, data = saved(tmp_path)
+    words = ["distill", student, "--teacher", teacher, "--data", data, "--steps", "20", "--batch-size", "10"]
+    words += ["--augment", "crop,mixup", "--quiet"]
+    assert compress(*words, "-o", tmp_path / "one.onnx", "--json", tmp_path / "one.json").code == 0
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+    ended = subprocess.run(
+        [*launcher, "onnxpress", *words, "-o", tmp_path / "two.onnx", "--json", "-"],
+        check=True, capture_output=True, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}, timeout=300,
+    )  # fmt: skip
+    documents = json.loads((tmp_path / "one.json").read_text()), json.loads(ended.stdout)  # one process has spoken
+    one, two = (
+        [[entry["loss"] or 0, entry["held_out"]] for entry in document["facts"]["history"]] for document in documents
+    )
+    np.testing.assert_allclose(two, one, rtol=1e-4)
+    assert one[-1][1] < one[0][1]
+    found = [
+        [weight(artifact.load(tmp_path / name), initializer) for initializer in ("w1", "w2", "w3")]
+        for name in ("one.onnx", "two.onnx")
+    ]
+    for mine, theirs in zip(*found, strict=True):
+        np.testing.assert_allclose(theirs, mine, atol=1e-5)
