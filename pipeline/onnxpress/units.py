@@ -21,6 +21,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
+from datetime import timedelta
 from decimal import Decimal
 from typing import Literal
 
@@ -108,6 +109,11 @@ def parse_fraction(text: object) -> float:
     if not 0 <= value <= 1:
         raise UnitError(f"{text!r}: is no share of a whole. Write for example '50%' or 0.5.")
     return value
+
+
+def parse_duration(text: object) -> timedelta:
+    """Read a duration, ``5m``; one that was read before stays as it is. Raises like `parse`."""
+    return text if isinstance(text, timedelta) else timedelta(milliseconds=parse(text, "ms"))
 
 
 def show(value: float, dimension: Dimension) -> str:

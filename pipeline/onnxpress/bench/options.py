@@ -17,10 +17,6 @@ from onnxpress.errors import UsageError, did_you_mean
 _SLA = re.compile(r"p(50|90|95|99|99\.9)=(.+)")
 
 
-def _duration(value: object) -> object:
-    return value if isinstance(value, timedelta) else timedelta(milliseconds=units.parse(value, "ms"))
-
-
 def _sla(value: object) -> object:
     if value is None or isinstance(value, Sla):
         return value
@@ -84,7 +80,7 @@ class BenchOptions(BaseModel):
     """Sessions that serve requests side by side in the scenario ``server``; they share the threads."""
     pairs: int = Field(default=30, ge=6)
     """Pairs of blocks for each comparison; fewer when they do not fit the budget."""
-    budget: Annotated[timedelta, BeforeValidator(_duration)] = timedelta(seconds=60)
+    budget: Annotated[timedelta, BeforeValidator(units.parse_duration)] = timedelta(seconds=60)
     """About how long the benchmark of all variants may take; the search of ``server`` comes on top."""
     max_regression: Annotated[float, BeforeValidator(_regression)] = Field(default=0.05, ge=0)
     """How much worse than the baseline a variant may be, for the verdict on each comparison."""

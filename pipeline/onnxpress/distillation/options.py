@@ -13,10 +13,6 @@ from onnxpress.errors import did_you_mean
 AUGMENTATIONS = ("crop", "flip", "mixup", "none")
 
 
-def _duration(value: object) -> object:
-    return value if isinstance(value, timedelta) else timedelta(milliseconds=units.parse(value, "ms"))
-
-
 def _share(value: object) -> object:
     return units.parse_fraction(value)
 
@@ -30,7 +26,7 @@ class DistillOptions(BaseModel):
     """How often each sample is seen; 100 when neither steps nor budget are given."""
     steps: int | None = Field(default=None, ge=1)
     """Updates of the weights, in place of epochs."""
-    budget: Annotated[timedelta | None, BeforeValidator(_duration)] = None
+    budget: Annotated[timedelta | None, BeforeValidator(units.parse_duration)] = None
     """Time to train, ``10m``, in place of epochs. What comes out then depends on the machine."""
     batch_size: int = Field(default=64, ge=1)
     """Samples in an update, all processes together."""

@@ -22,10 +22,6 @@ ACTIVATIONS = {
 UNSIGNED = "uint8 weights run about as long as float on x86 CPUs (the fast kernels take int8), but saturate on none"
 
 
-def _duration(value: object) -> object:
-    return value if isinstance(value, timedelta) else timedelta(milliseconds=units.parse(value, "ms"))
-
-
 def _points(value: object) -> object:
     """Read ``1%`` and ``1pp`` as one point; a bare number is in the metric's own unit."""
     return value.removesuffix("pp").removesuffix("%") if isinstance(value, str) else value
@@ -87,7 +83,7 @@ class QuantizeOptions(NodeSelection):
     min_agreement: Annotated[float | None, BeforeValidator(_points)] = Field(default=None, ge=0, le=100)
     """Least share of samples with the float model's class, ``99%``; needs no labels. A bound for ``auto``; the
     other modes refuse a model below it (90 % by default)."""
-    budget: Annotated[timedelta, BeforeValidator(_duration)] = timedelta(minutes=5)
+    budget: Annotated[timedelta, BeforeValidator(units.parse_duration)] = timedelta(minutes=5)
     """auto: about how long the search may take."""
     provider: str = "cpu"
     """auto: execution provider to be fast on."""

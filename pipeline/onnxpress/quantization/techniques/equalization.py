@@ -14,31 +14,26 @@ weights have one input channel each and so do not care, gets what would be one s
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 
 from onnxpress import graph
-from onnxpress.artifact import Edit, Skip
+from onnxpress.artifact import Edit
 from onnxpress.errors import DataError
-from onnxpress.evaluation.fidelity import Fidelity
 from onnxpress.graph import Array
 from onnxpress.quantization.options import QuantizeOptions
 from onnxpress.quantization.placement import gemms, place
 from onnxpress.quantization.profiling import profile
+from onnxpress.quantization.techniques.proof import proven
 from onnxpress.quantization.techniques.scaling import Reader, Scaling
-from onnxpress.session import open_session, run
 from onnxpress_calibration.channels import ChannelStatistics
-from onnxpress_calibration.dataset import LABELS, Dataset
+from onnxpress_calibration.dataset import Dataset
 
 SAMPLES = 32
 """The scales need the size of channels, not exact ranges: those are measured afterwards, on all samples."""
-PROOF_SAMPLES = 4
-EQUAL_DB = 80.0
-"""Sums in another order differ by about 120 dB; int8 makes 15 to 45 dB of it."""
 EXPONENTS = (0.25, 0.5, 0.75, 1.0)
 GAIN = 1.5
 """The predicted squared error must fall by this factor: predictions are no better than that."""
@@ -77,21 +72,8 @@ def equalize(
         return Edit(model=equal)
     scales = problem.solve({name: each.channels for name, each in collected.tensors.items() if each.channels})
     layout.apply(equal, scales)
-    sqnr = float_sqnr_db(model, equal, few)
-    if sqnr < EQUAL_DB:
-        reason = f"the rescaled float model differs from the model by {sqnr:.0f} dB; it is left out"
-        return Edit(model=model.clone(), skipped=(Skip(where="model", op="equalize", reason=reason),))
     changed = tuple(name for name, (_, roots) in problem.tensors.items() if (scales[roots] != 1).any())
-    return Edit(model=equal, changed=changed)
-
-
-def float_sqnr_db(model: ir.Model, equal: ir.Model, data: Dataset) -> float:
-    """Return how near the two float models are, on a few samples."""
-    fidelity, sessions = Fidelity(), (open_session(model), open_session(equal))
-    for batch in replace(data, limit=PROOF_SAMPLES).batches(graph.input_specs(model)):
-        feeds = {name: value for name, value in batch.items() if name != LABELS}
-        fidelity.update(*(run(session, feeds) for session in sessions))
-    return math.inf if fidelity.sqnr_db is None else fidelity.sqnr_db
+    return proven(model, Edit(model=equal, changed=changed), few, op="equalize", done="rescaled")
 
 
 class _Problem:

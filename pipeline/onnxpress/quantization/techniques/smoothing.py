@@ -17,21 +17,20 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxpress import graph
-from onnxpress.artifact import Edit, Skip
+from onnxpress.artifact import Edit
 from onnxpress.errors import DataError
 from onnxpress.graph import Array
 from onnxpress.quantization.options import QuantizeOptions
 from onnxpress.quantization.placement import gemms, place
 from onnxpress.quantization.profiling import profile
 from onnxpress.quantization.techniques.equalization import (
-    EQUAL_DB,
     GAIN,
     SAMPLES,
     LayerWeights,
     Signal,
-    float_sqnr_db,
     scalings,
 )
+from onnxpress.quantization.techniques.proof import proven
 from onnxpress.quantization.techniques.scaling import Reader
 from onnxpress.quantization.twins import activation
 from onnxpress_calibration.channels import ChannelStatistics
@@ -71,11 +70,7 @@ def smooth(
         if scales is not None:
             _divide(smoothed, name, {node.name for node in nodes}, scales)
             changed.append(name)
-    sqnr = float_sqnr_db(model, smoothed, few)
-    if sqnr < EQUAL_DB:
-        reason = f"the smoothed float model differs from the model by {sqnr:.0f} dB; it is left out"
-        return Edit(model=model.clone(), skipped=(Skip(where="model", op="smooth", reason=reason),))
-    return Edit(model=smoothed, changed=tuple(changed))
+    return proven(model, Edit(model=smoothed, changed=tuple(changed)), few, op="smooth", done="smoothed")
 
 
 def _readers(model: ir.Model, options: QuantizeOptions) -> dict[str, list[ir.Node]]:
