@@ -1,4 +1,4 @@
-"""The commands ``gate``, ``gate init`` and ``baseline``: parse, call, print."""
+"""The commands ``gate`` and ``gate init``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxpress.command import FILE, Result, common, force_option, name_models
+from onnxpress.cli.shared import FILE, Result, common, force_option, name_models
 
 if TYPE_CHECKING:
     from onnxpress.gate.check import Check
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from onnxpress.report.report import Report
 
 POLICY_FILE = Path("compress-gate.yaml")
-BASELINE_FILE = Path("compress-baseline.json")
 HEADROOM = "25%"
 
 
@@ -309,88 +308,3 @@ def _plan(evidence: Evidence, policy: Policy | None, needs: tuple[Need, ...]) ->
 
 def _is_warning(check: Check) -> bool:
     return check.verdict not in ("pass", "waived", "skipped") and check.outcome == "pass" and check.level != "off"
-
-
-@click.group()
-def baseline() -> None:
-    """Keep what the last release measured, for the bounds max_growth and max_fall of a policy."""
-
-
-@baseline.command()
-@click.argument("run_dir", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=FILE, default=BASELINE_FILE, help="The file to commit.")
-@force_option
-@common
-def write(run_dir: Path, output: Path, force: bool, result: Result) -> None:
-    """Write the numbers of RUN_DIR that are the same on every machine."""
-    from onnxpress.files import write_text
-    from onnxpress.gate.baseline import Baseline
-    from onnxpress.report.report import Report
-
-    stored = Baseline.of(Report.load(run_dir))
-    write_text(output, stored.to_json(), force=force)
-    result.show(f"{output}: {len(stored.document['variants'])} variants", dict(stored.document))
-
-
-@baseline.command()
-@click.argument("run_dir", type=click.Path(path_type=Path))
-@click.option("--file", "stored", type=FILE, default=BASELINE_FILE, help="The stored baseline.")
-@click.option("--ratchet", is_flag=True, help="Take only what got better; what got worse stays as it was.")
-@click.option("--accept", metavar="REASON", help="Take numbers that got worse, too; the reason is kept in the file.")
-@common
-def update(run_dir: Path, stored: Path, ratchet: bool, accept: str | None, result: Result) -> None:
-    """Take the numbers of RUN_DIR into the stored baseline; refused when one got worse or the gate failed."""
-    from onnxpress.errors import UsageError
-    from onnxpress.files import write_text
-    from onnxpress.gate.baseline import Baseline
-    from onnxpress.report.report import Report
-
-    report, before = Report.load(run_dir), Baseline.load(stored)
-    after = Baseline.of(report, accepted=accept)
-    changes = before.changes(after)
-    worse = [change for change in changes if change.worse]
-    if ratchet:
-        after, changes = before.ratcheted(after), [change for change in changes if not change.worse]
-    elif accept is None and worse:
-        raise UsageError(
-            f"baseline {stored}: {len(worse)} numbers got worse ({worse[0]}). Keep the better ones with --ratchet, or "
-            "take them with --accept REASON."
-        )
-    if accept is None and report.verdict == "fail":
-        raise UsageError(f"baseline {stored}: the gate of {run_dir} failed. Take its numbers with --accept REASON.")
-    write_text(stored, after.to_json(), force=True)
-    lines = [f"{stored}: {len(changes)} numbers changed", *(f"  {change}" for change in changes)]
-    result.show("\n".join(lines), dict(after.document))
-
-
-@baseline.command()
-@click.argument("stored", type=FILE, default=BASELINE_FILE)
-@common
-def show(stored: Path, result: Result) -> None:
-    """Show what is stored."""
-    from onnxpress.gate.baseline import Baseline
-    from onnxpress.gate.rules import RULES
-
-    document = Baseline.load(stored).document
-    lines = []
-    for name, variant in document["variants"].items():
-        lines.append(f"{name}  sha256 {str(variant['sha256'])[:12]}")
-        lines += [f"  {rule:<28} {RULES[rule].unit.show(value)}" for rule, value in variant["metrics"].items()]
-    result.show("\n".join(lines), dict(document))
-
-
-@baseline.command()
-@click.argument("run_dir", type=click.Path(path_type=Path))
-@click.option("--file", "stored", type=FILE, default=BASELINE_FILE, help="The stored baseline.")
-@common
-def diff(run_dir: Path, stored: Path, result: Result) -> None:
-    """Show which numbers of RUN_DIR differ from the stored baseline."""
-    from dataclasses import asdict
-
-    from onnxpress.gate.baseline import Baseline
-    from onnxpress.report.report import Report
-
-    changes = Baseline.load(stored).changes(Baseline.of(Report.load(run_dir)))
-    text = "\n".join(map(str, changes)) or f"{run_dir}: as in {stored}"
-    document = {"schema": "onnxpress.baseline-diff/1", "changes": [asdict(change) for change in changes]}
-    result.show(text, document)

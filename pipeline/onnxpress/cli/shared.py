@@ -11,9 +11,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from onnxpress.artifact import Artifact, Edit
     from onnxpress.progress import Progress
+    from onnxpress_calibration.profile import Profile
 
 FILE = click.Path(path_type=Path, dir_okay=False)
+output_option = click.option("-o", "--output", type=FILE, required=True, help="Where to write the model.")
 force_option = click.option("--force", is_flag=True, help="Replace an existing output.")
 
 
@@ -84,3 +89,72 @@ def read_json(path: Path, schema: str) -> dict[str, Any]:
     if found != schema:
         raise DataError(f"{path}: schema {found!r}, {schema!r} is needed.")
     return dict(document)
+
+
+def transform(
+    model: Path,
+    output: Path,
+    entry: dict[str, Any],
+    work: Callable[[ir.Model], Edit],
+    *,
+    force: bool,
+    progress: Progress,
+) -> tuple[Artifact, Edit]:
+    """Prepare a model file, run one step on it and save the result with its lineage entry."""
+    from onnxpress import artifact, runner
+    from onnxpress.errors import UsageError
+    from onnxpress.export.prepare import prepare
+
+    if output.resolve() == model.resolve():
+        raise UsageError(f"output {output}: is the input, which is never changed. Choose another name.")
+    check_output(output, force=force)
+    given = artifact.read(model)
+    with progress.task(f"{entry['step']} {model}"):
+        edit = work(prepare(artifact.load(model)).model)
+        entry = entry | {"input_sha256": given.sha256, "versions": runner.versions()}
+        return artifact.save(edit.model, output, step=entry, force=force), edit
+
+
+def read_profile(path: Path, model: Path) -> Profile:
+    """Read a profile and check that it is of this model."""
+    from onnxpress import artifact
+    from onnxpress.errors import UsageError
+    from onnxpress_calibration.profile import Profile
+
+    if not path.is_file():
+        raise UsageError(f"profile {path}: no such file. Make it with `compress profile`.")
+    found = Profile.read(path)
+    sha256 = artifact.read(model).sha256
+    if found.model_sha256 != sha256:
+        raise UsageError(
+            f"profile {path}: is of the model {found.model_sha256[:12]}, {model} is {sha256[:12]}. "
+            "Make it again with `compress profile`."
+        )
+    return found
+
+
+def check_output(output: Path, *, force: bool) -> None:
+    """Refuse an output that cannot be written before the work, not after it."""
+    from onnxpress.files import writing
+
+    with writing(output, force=force):
+        pass
+
+
+def step_document(step: str, made: Artifact, edit: Edit) -> dict[str, Any]:
+    """Return the JSON result of a command that made a model."""
+    from dataclasses import asdict
+
+    return {
+        "schema": "onnxpress.step/1",
+        "step": step,
+        "artifact": {"path": str(made.path), "sha256": made.sha256, "size_bytes": made.size_bytes},
+        "facts": dict(edit.facts),
+        "changed": list(edit.changed),
+        "skipped": [asdict(skip) for skip in edit.skipped],
+    }
+
+
+def size(made: Artifact) -> str:
+    """Return an artifact's size for people."""
+    return f"{made.size_bytes / 1e6:.2f} MB"

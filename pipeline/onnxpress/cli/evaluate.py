@@ -1,0 +1,30 @@
+"""The command ``evaluate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from onnxpress.cli.shared import FILE, Result, common, name_models
+
+
+@click.command()
+@click.argument("models", nargs=-1, required=True, type=FILE)
+@click.option("--data", required=True, metavar="DATA", help="Samples, labelled where the metric needs it.")
+@click.option("--metric", help="top1, top5, spearman, mean, or module:fn; without it only fidelity is measured.")
+@click.option("--samples", type=int, help="Use only the first so many samples.")
+@common
+def evaluate(models: tuple[Path, ...], data: str, metric: str | None, samples: int | None, result: Result) -> None:
+    """Measure accuracy; the first of MODELS is the baseline of the others."""
+    from onnxpress.data import dataset
+    from onnxpress.evaluation.evaluate import check_metric
+    from onnxpress.evaluation.evaluate import evaluate as run
+    from onnxpress.report.formats import terminal
+
+    check_metric(metric)
+    named = name_models(models)
+    source = dataset(data, limit=samples)
+    with result.progress.task("evaluate", source.count * len(named)) as advance:
+        document = run(named, baseline=next(iter(named)), data=source, metric=metric, advance=advance)
+    result.show(terminal.evaluation(document), document)

@@ -1,0 +1,89 @@
+"""The command ``prune``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from onnxpress.cli.shared import (
+    FILE,
+    Result,
+    common,
+    force_option,
+    output_option,
+    size,
+    step_document,
+    transform,
+)
+
+
+@click.command()
+@click.argument("model", type=FILE)
+@output_option
+@click.option("--method", help="What matters least: l2, l1; from data: reconstruction, wanda, taylor, activation.")
+@click.option("--granularity", help="channel (removes them), weight (zeros), or n:m such as 2:4.")
+@click.option("--amount", help="Share to prune, for example 30%.")
+@click.option("--target", metavar="macs=0.7", help="What is to be left of macs, params or bytes.")
+@click.option("--allocation", help="How groups share the loss: uniform, global, sensitivity (measured).")
+@click.option("--iterations", type=int, help="Prune in so many equal steps, with a repair after each.")
+@click.option("--round-to", type=int, help="Channel counts are kept at multiples of this.")
+@click.option("--repair", is_flag=True, help="Re-solve the weights behind the cut from calibration data.")
+@click.option("--calibration", metavar="DATA", help="Calibration samples for repair and criteria; no labels needed.")
+@click.option("--include", metavar="REGEX", help="Prune only nodes whose name matches.")
+@click.option("--exclude", metavar="REGEX", help="Leave nodes alone whose name matches.")
+@force_option
+@common
+def prune(
+    model: Path,
+    output: Path,
+    method: str | None,
+    granularity: str | None,
+    amount: str | None,
+    target: str | None,
+    allocation: str | None,
+    iterations: int | None,
+    round_to: int | None,
+    repair: bool,
+    calibration: str | None,
+    include: str | None,
+    exclude: str | None,
+    force: bool,
+    result: Result,
+) -> None:
+    """Remove channels (or zero weights) of MODEL."""
+    from onnxpress.data import dataset
+    from onnxpress.pruning import PruneOptions
+    from onnxpress.pruning import prune as run
+    from onnxpress.validation import options
+
+    values: dict[str, Any] = {"method": method, "granularity": granularity, "amount": amount}
+    values |= {"target": key_value(target), "allocation": allocation, "iterations": iterations}
+    values |= {"round_to": round_to, "repair": repair or None, "include": include, "exclude": exclude}
+    chosen = options(PruneOptions, values)
+    data = dataset(calibration) if calibration is not None else None
+    entry = {
+        "step": "prune",
+        "options": chosen.model_dump(mode="json"),
+        "data_sha256": None if data is None else data.sha256,
+    }
+    made, edit = transform(
+        model, output, entry, lambda prepared: run(prepared, chosen, data), force=force, progress=result.progress
+    )
+    lines = [f"{output}: {size(made)}, was {model.stat().st_size / 1e6:.2f} MB"]
+    lines += [f"  {name.replace('_', ' ')}: {value}" for name, value in edit.facts.items()]
+    lines += [f"  left alone: {skip.op} {skip.where}: {skip.reason}" for skip in edit.skipped]
+    result.show("\n".join(lines), step_document("prune", made, edit))
+
+
+def key_value(text: str | None) -> dict[str, str] | None:
+    """Turn ``macs=0.7`` into ``{"macs": "0.7"}``."""
+    from onnxpress.errors import UsageError
+
+    if text is None:
+        return None
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise UsageError(f"{text!r}: must be NAME=VALUE, for example macs=0.7.")
+    return {key: value}
