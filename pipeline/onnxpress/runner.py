@@ -16,54 +16,30 @@ in one rename, complete. Measurements are always taken again, because they are a
 from __future__ import annotations
 
 import fcntl
-import hashlib
-import importlib.util
-import json
-import os
-import shutil
-import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from functools import cache
-from importlib import metadata
-from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
 
-import onnxpress
-import onnxpress_models
 from onnxpress import artifact, graph, host
 from onnxpress.artifact import Artifact, Edit, Skip
 from onnxpress.data import dataset, shared_samples
 from onnxpress.distillation.options import DistillOptions
 from onnxpress.errors import ModelError, OutputError, UsageError
-from onnxpress.files import dumps, hash_files, remove_abandoned, write_text
+from onnxpress.files import dumps, remove_abandoned, write_text
 from onnxpress.gate.policy import Policy
 from onnxpress.progress import Progress
+from onnxpress.provenance import source_sha256, versions
 from onnxpress.quantization.options import QuantizeOptions
 from onnxpress.recipe import BASELINE, Recipe, Step, judges, needs_calibration, uses_calibration
 from onnxpress.report.report import Report
+from onnxpress.store import MODEL_FILE, Done, key, link, stored
 from onnxpress_calibration.dataset import Dataset
 from onnxpress_calibration.profile import Profile
-
-MODEL_FILE = "model.onnx"
-RECORD_FILE = "step.json"
-LIBRARIES = ("numpy", "onnx", "onnx-ir", "onnxruntime", "onnxruntime-gpu", "torch")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Done:
-    """A step that is finished: its artifact and what is known of it."""
-
-    artifact: Artifact
-    record: Mapping[str, Any]
-    """``step``, ``options``, ``facts``, ``skipped``, ``changed``: the content of step.json."""
-    cached: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +99,7 @@ def _variants(recipe: Recipe, folder: Path, progress: Progress) -> dict[str, lis
             done.append(_apply(step, done[-1].artifact, exported.artifact, samples, store, progress, variant=name))
         variants[name] = done
     for name, done in variants.items():
-        _link(done[-1].artifact, folder / name)
+        link(done[-1].artifact, folder / name)
     return variants
 
 
@@ -137,7 +113,7 @@ def _export(recipe: Recipe, store: Path, progress: Progress) -> Done:
         exported = export(source, recipe.model)
         return exported.edit, {"verification": exported.verification and asdict(exported.verification)}
 
-    return _stored(store, entry, work, progress, text=f"export {Path(source).name}")
+    return stored(store, entry, work, progress, text=f"export {Path(source).name}")
 
 
 def _apply(
@@ -179,7 +155,7 @@ def _apply(
         except ModelError as error:
             raise ModelError(f"variant {variant!r}, step {step.name}: {error}") from error
 
-    return _stored(store, entry, work, progress, text=f"{variant}: {step.name}")
+    return stored(store, entry, work, progress, text=f"{variant}: {step.name}")
 
 
 def _statistics(step: Step, given: Artifact, data: Dataset, store: Path, progress: Progress) -> Profile | None:
@@ -199,7 +175,7 @@ def _statistics(step: Step, given: Artifact, data: Dataset, store: Path, progres
 
     home = store.parent / "profiles"
     home.mkdir(exist_ok=True)
-    return reuse(home / f"{_key(entry)}.profile", given.sha256, make)
+    return reuse(home / f"{key(entry)}.profile", given.sha256, make)
 
 
 def apply(
@@ -248,57 +224,6 @@ def _distill(options: DistillOptions, model: ir.Model, baseline: Path, data: Dat
 
     assert data is not None  # noqa: S101 - `needs_calibration`
     return distill(model, artifact.load(baseline), options, data, checkpoint=checkpoint, resume=True)
-
-
-def _stored(
-    store: Path,
-    entry: dict[str, Any],
-    work: Callable[[], tuple[Edit, dict[str, Any]]],
-    progress: Progress,
-    *,
-    text: str,
-) -> Done:
-    """Return a step from the store, or do its work and store it in one rename."""
-    entry = entry | {"versions": versions()}
-    home = store / _key(entry)
-    done = _read(home)
-    if done is not None:
-        progress.done(f"{text}: unchanged")
-        return done
-    shutil.rmtree(home, ignore_errors=True)
-    with progress.task(text):
-        edit, extra = work()
-        scratch = Path(tempfile.mkdtemp(prefix=f".tmp-{os.getpid()}-", dir=store))
-        try:
-            made = artifact.save(edit.model, scratch / MODEL_FILE, step=entry)
-            record = entry | {
-                "facts": dict(edit.facts),
-                "changed": list(edit.changed),
-                "skipped": [asdict(skip) for skip in edit.skipped],
-                "artifact_sha256": made.sha256,
-            }
-            write_text(scratch / RECORD_FILE, dumps(record | extra))
-            scratch.rename(home)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
-    done = _read(home)
-    assert done is not None  # noqa: S101 - just written
-    return Done(artifact=done.artifact, record=done.record, cached=False)
-
-
-def _key(entry: Mapping[str, Any]) -> str:
-    """Name what an entry and this code make."""
-    return hashlib.sha256(json.dumps({**entry, "code": code_sha256()}, sort_keys=True).encode()).hexdigest()[:20]
-
-
-def _read(home: Path) -> Done | None:
-    """Return a stored step; None when it is not there or not what was written."""
-    try:
-        record = json.loads((home / RECORD_FILE).read_text())
-        stored = artifact.read(home / MODEL_FILE)
-    except (OSError, ValueError, UsageError, ModelError):
-        return None
-    return Done(artifact=stored, record=record, cached=True) if stored.sha256 == record["artifact_sha256"] else None
 
 
 def measure(
@@ -391,70 +316,6 @@ def write_report(report: Report, folder: Path) -> None:
     write_text(folder / "report.md", markdown.render(report), force=True)
     write_text(folder / "report.html", html.render(report), force=True)
     write_text(folder / "report.json", report.to_json(), force=True)
-
-
-def source_sha256(source: str, weights: str | None) -> str:
-    """Hash what an export depends on: the model or weights file, and the Python files beside the factory."""
-    files = [Path(weights)] if weights else []
-    where, _, name = source.rpartition(":")
-    if where == "zoo":
-        if name in onnxpress_models.names():
-            files += [Path(str(onnxpress_models.model(name).__file__)), onnxpress_models.weights_file(name)]
-    elif where.endswith(".py"):
-        files += sorted(Path(where).parent.glob("*.py"))
-    elif where and not Path(source).exists():
-        spec = PathFinder.find_spec(where.partition(".")[0], [str(Path.cwd()), *sys.path])
-        if spec is not None and spec.origin:
-            files += sorted(Path(spec.origin).parent.rglob("*.py"))
-    elif Path(source).suffix == ".onnx":
-        return artifact.read(Path(source)).sha256 + source
-    else:
-        files.append(Path(source))
-    missing = [file for file in files if not file.is_file()]
-    if missing:
-        raise UsageError(f"model {source}: there is no file {missing[0]}. Check the path.")
-    return hash_files(files) if files else hashlib.sha256(source.encode()).hexdigest()
-
-
-@cache
-def versions() -> dict[str, str]:
-    """Return the versions that a result depends on."""
-    found = {"onnxpress": onnxpress.__version__}
-    for library in LIBRARIES:
-        try:
-            found[library] = metadata.version(library)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-@cache
-def code_sha256() -> str:
-    """Hash the code of the three packages, so that no stored step outlives the code that made it."""
-    digest = hashlib.sha256()
-    for package in ("onnxpress", "onnxpress_calibration"):
-        spec = importlib.util.find_spec(package)
-        assert spec is not None and spec.origin is not None  # noqa: S101 - installed together
-        for file in sorted(Path(spec.origin).parent.rglob("*.py")):
-            digest.update(file.read_bytes())
-    return digest.hexdigest()
-
-
-def _link(made: Artifact, home: Path) -> None:
-    """Show an artifact under its variant's name: hard links where the file system has them, else copies."""
-    home.mkdir(exist_ok=True)
-    names = {file.name for file in made.path.parent.iterdir() if file.name != RECORD_FILE}
-    for name in sorted(names, key=lambda name: name == MODEL_FILE):  # the model last, when its data is there
-        scratch = home / f".tmp-{os.getpid()}-{name}"
-        scratch.unlink(missing_ok=True)
-        try:
-            scratch.hardlink_to(made.path.parent / name)
-        except OSError:
-            shutil.copyfile(made.path.parent / name, scratch)
-        scratch.replace(home / name)
-    for old in home.iterdir():
-        if old.name not in names:
-            old.unlink()
 
 
 def _create(folder: Path) -> None:

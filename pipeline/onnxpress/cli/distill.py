@@ -61,7 +61,7 @@ def distill(
 
     Needs no labels and no training code. Several processes: torchrun --nproc-per-node 2 -m onnxpress distill ….
     """
-    from onnxpress import artifact, runner
+    from onnxpress import artifact, provenance
     from onnxpress.data import dataset
     from onnxpress.distillation.options import DistillOptions
     from onnxpress.errors import UsageError
@@ -102,7 +102,7 @@ def distill(
         "data_sha256": source.sha256,
         "teacher_sha256": wanted.sha256,
         "input_sha256": given.sha256,
-        "versions": runner.versions(),
+        "versions": provenance.versions(),
     }
     made = artifact.save(edit.model, output, step=entry, force=force)
     facts = edit.facts

@@ -43,7 +43,7 @@ def export(
     SOURCE is zoo:NAME, module:factory, file.py:factory, program.pt2, or model.onnx. The result has constants and
     BatchNorm folded, and is compared with PyTorch on several shapes before it is written.
     """
-    from onnxpress import artifact, runner
+    from onnxpress import artifact, provenance
     from onnxpress.export import ExportOptions
     from onnxpress.export.export import export as run
     from onnxpress.validation import options
@@ -53,8 +53,8 @@ def export(
     entry = {
         "step": "export",
         "options": chosen.model_dump(mode="json"),
-        "source_sha256": runner.source_sha256(source, chosen.weights),
-        "versions": runner.versions(),
+        "source_sha256": provenance.source_sha256(source, chosen.weights),
+        "versions": provenance.versions(),
     }
     check_output(output, force=force)
     with result.progress.task(f"export {source}"):

@@ -188,7 +188,7 @@ def quantize_source(
     progress: Progress,
 ) -> tuple[Artifact, Edit]:
     """Quantize a PyTorch model with neural-compressor and save what it exports to."""
-    from onnxpress import artifact, runner
+    from onnxpress import artifact, provenance
     from onnxpress.errors import UsageError
     from onnxpress.export import sources
     from onnxpress.quantization.backends import neural_compressor
@@ -201,7 +201,7 @@ def quantize_source(
         edit = neural_compressor.quantize(sources.network(source), chosen, data, advance)
     if chosen.require_int8 is not None:
         require(edit.model, chosen.require_int8, edit.skipped)
-    entry = entry | {"source_sha256": runner.source_sha256(source, None), "versions": runner.versions()}
+    entry = entry | {"source_sha256": provenance.source_sha256(source, None), "versions": provenance.versions()}
     return artifact.save(edit.model, output, step=entry, force=force), edit
 
 

@@ -101,7 +101,7 @@ def transform(
     progress: Progress,
 ) -> tuple[Artifact, Edit]:
     """Prepare a model file, run one step on it and save the result with its lineage entry."""
-    from onnxpress import artifact, runner
+    from onnxpress import artifact, provenance
     from onnxpress.errors import UsageError
     from onnxpress.export.prepare import prepare
 
@@ -111,7 +111,7 @@ def transform(
     given = artifact.read(model)
     with progress.task(f"{entry['step']} {model}"):
         edit = work(prepare(artifact.load(model)).model)
-        entry = entry | {"input_sha256": given.sha256, "versions": runner.versions()}
+        entry = entry | {"input_sha256": given.sha256, "versions": provenance.versions()}
         return artifact.save(edit.model, output, step=entry, force=force), edit
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from onnxpress import description, runner
+from onnxpress import description, provenance
 from onnxpress.bench.options import BenchOptions
 from onnxpress.cost.options import CostOptions
 from onnxpress.data import shared_samples
@@ -48,7 +48,7 @@ def measure_files(plan: Plan, progress: Progress) -> Report:
         variants.append(facts | {"id": name, "path": str(path), "steps": steps})
     return Report(
         recipe={"name": plan.baseline},
-        versions=runner.versions(),
+        versions=provenance.versions(),
         created=None,
         baseline=plan.baseline,
         variants=tuple(variants),

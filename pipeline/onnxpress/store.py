@@ -1,0 +1,104 @@
+"""Finished steps on disk: one folder each, named by everything that its result depends on.
+
+A folder appears in one rename, complete; a step whose folder is there is not done again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from onnxpress import artifact
+from onnxpress.artifact import Artifact, Edit
+from onnxpress.errors import ModelError, UsageError
+from onnxpress.files import dumps, write_text
+from onnxpress.progress import Progress
+from onnxpress.provenance import code_sha256, versions
+
+MODEL_FILE = "model.onnx"
+RECORD_FILE = "step.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    """A step that is finished: its artifact and what is known of it."""
+
+    artifact: Artifact
+    record: Mapping[str, Any]
+    """``step``, ``options``, ``facts``, ``skipped``, ``changed``: the content of step.json."""
+    cached: bool
+
+
+def stored(
+    store: Path,
+    entry: dict[str, Any],
+    work: Callable[[], tuple[Edit, dict[str, Any]]],
+    progress: Progress,
+    *,
+    text: str,
+) -> Done:
+    """Return a step from the store, or do its work and store it in one rename."""
+    entry = entry | {"versions": versions()}
+    home = store / key(entry)
+    done = _read(home)
+    if done is not None:
+        progress.done(f"{text}: unchanged")
+        return done
+    shutil.rmtree(home, ignore_errors=True)
+    with progress.task(text):
+        edit, extra = work()
+        scratch = Path(tempfile.mkdtemp(prefix=f".tmp-{os.getpid()}-", dir=store))
+        try:
+            made = artifact.save(edit.model, scratch / MODEL_FILE, step=entry)
+            record = entry | {
+                "facts": dict(edit.facts),
+                "changed": list(edit.changed),
+                "skipped": [asdict(skip) for skip in edit.skipped],
+                "artifact_sha256": made.sha256,
+            }
+            write_text(scratch / RECORD_FILE, dumps(record | extra))
+            scratch.rename(home)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+    done = _read(home)
+    assert done is not None  # noqa: S101 - just written
+    return Done(artifact=done.artifact, record=done.record, cached=False)
+
+
+def key(entry: Mapping[str, Any]) -> str:
+    """Name what an entry and this code make."""
+    return hashlib.sha256(json.dumps({**entry, "code": code_sha256()}, sort_keys=True).encode()).hexdigest()[:20]
+
+
+def _read(home: Path) -> Done | None:
+    """Return a stored step; None when it is not there or not what was written."""
+    try:
+        record = json.loads((home / RECORD_FILE).read_text())
+        stored = artifact.read(home / MODEL_FILE)
+    except (OSError, ValueError, UsageError, ModelError):
+        return None
+    return Done(artifact=stored, record=record, cached=True) if stored.sha256 == record["artifact_sha256"] else None
+
+
+def link(made: Artifact, home: Path) -> None:
+    """Show an artifact under its variant's name: hard links where the file system has them, else copies."""
+    home.mkdir(exist_ok=True)
+    names = {file.name for file in made.path.parent.iterdir() if file.name != RECORD_FILE}
+    for name in sorted(names, key=lambda name: name == MODEL_FILE):  # the model last, when its data is there
+        scratch = home / f".tmp-{os.getpid()}-{name}"
+        scratch.unlink(missing_ok=True)
+        try:
+            scratch.hardlink_to(made.path.parent / name)
+        except OSError:
+            shutil.copyfile(made.path.parent / name, scratch)
+        scratch.replace(home / name)
+    for old in home.iterdir():
+        if old.name not in names:
+            old.unlink()
