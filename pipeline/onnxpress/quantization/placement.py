@@ -46,6 +46,8 @@ THROUGH = frozenset(
     }
 )
 """What onnxruntime moves as integers (its QDQ transformer's list; Pad, Identity and DepthToSpace are not on it)."""
+BRIDGES = frozenset({"Pad"})
+"""What moves values, but only as float: not worth more than a conversion each way between two int8 kernels."""
 ABSORBS = frozenset({"Add", "Conv", "Gemm", "MatMul"})
 """What takes a Relu or Clip behind it into its int8 kernel."""
 SAME_VALUES = frozenset({"Expand", "Flatten", "Reshape", "Squeeze", "Tile", "Transpose", "Unsqueeze"})
@@ -114,8 +116,9 @@ def place(model: ir.Model, selects: Callable[[str], bool], *, prelu_products: in
     for node in reversed(joined):
         outputs = {activated(output) for output in node.outputs}
         if wanted & outputs:
-            others.append(node)
             wanted.update(_activations(node))
+            if node.op_type not in BRIDGES:
+                others.append(node)
     others.reverse()
     chosen.update(others)
 
@@ -272,7 +275,7 @@ def _dequantized(value: ir.Value | None) -> bool:
 
 def _joins(node: ir.Node, available: set[ir.Value]) -> bool:
     """Tell whether a node can take int8 as it comes; if so its outputs become available, too."""
-    if node.domain not in graph.ONNX_DOMAINS or node.op_type not in POINTWISE | THROUGH:
+    if node.domain not in graph.ONNX_DOMAINS or node.op_type not in POINTWISE | THROUGH | BRIDGES:
         return False
     if node.op_type == "Resize" and node.attributes.get_string("mode", "nearest") != "nearest":
         return False

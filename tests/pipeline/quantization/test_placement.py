@@ -60,3 +60,14 @@ def test_values_are_rounded_once_and_copied() -> None:
         next(iter(session.run(session.open_session(each), feeds).values())) for each in (model, edit.model)
     )
     assert 10 * np.log10(np.square(expected).sum() / np.square(expected - given).sum()) > 30
+
+
+def test_a_pad_between_int8_kernels_does_not_leave_the_addition_float() -> None:
+    model = graphs.build(
+        "g (float[N,4,6,6] x) => (float[N,2,6,6] y) <int64[8] pads = {0, 2, 0, 0, 0, 2, 0, 0}> { a = Conv (x, w1) "
+        "r = Relu(a) p = Pad (r, pads) b = Conv (r, w2) s = Add(b, p) t = Relu(s) y = Conv (t, w3) }",
+        {"w1": (4, 4, 1, 1), "w2": (8, 4, 1, 1), "w3": (2, 8, 1, 1)},
+    )
+    placement = place(model, QuantizeOptions().selects)
+    assert [node.op_type for node in placement.others] == ["Add"]
+    assert {"r", "p", "t"} <= {value.name for value in placement.quantized}
