@@ -8,8 +8,10 @@ source itself holds.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cached_property
 from typing import Any
 
@@ -85,6 +87,24 @@ class Dataset:
             raise self._empty()
         return Dataset(origin=self.origin, read=lambda: (lowest[key] for key in sorted(lowest)))
 
+    def split(self, inputs: Mapping[str, InputSpec], share: float) -> tuple[Dataset, Dataset]:
+        """Return (the rest, a share of this data that is spread over all of it).
+
+        Of each ``1 / share`` samples in a row one is taken, at a place drawn at random but always alike, in the first
+        row the first one. Thus every reader of the same data takes the same ones, without counting them before. A model
+        with a fixed batch gets whole batches.
+        """
+        exact, size = Fraction(share).limit_denominator(1000), _batch_size(inputs, 1)
+
+        def part(*, taken: bool) -> Dataset:
+            def read() -> Iterator[dict[str, Array]]:
+                pieces = enumerate(self._pieces(size, inputs))
+                return (piece for number, piece in pieces if _is_taken(number, exact) == taken)
+
+            return Dataset(origin=self.origin, read=read)
+
+        return part(taken=False), part(taken=True)
+
     def samples(self) -> Iterator[dict[str, Array]]:
         """Yield one sample at a time, each array with a first axis of 1 (labels too)."""
         return self._pieces(1)
@@ -153,6 +173,14 @@ class Dataset:
         if LABELS in batch and LABELS not in inputs:
             checked[LABELS] = batch[LABELS]
         return checked
+
+
+def _is_taken(number: int, share: Fraction) -> bool:
+    if share == 0:
+        return False
+    row = math.floor(number * share)
+    first, end = math.ceil(row / share), math.ceil((row + 1) / share)
+    return number == (np.random.default_rng([1, row]).integers(first, end) if row else 0)
 
 
 def _batch_size(inputs: Mapping[str, InputSpec], size: int) -> int:

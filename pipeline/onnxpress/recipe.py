@@ -151,11 +151,22 @@ def _variants(values: object, root: yaml.Node) -> object:
     if not isinstance(values, Mapping):
         return values
     return {
-        name: [_step(step, root, ["variants", str(name), index]) for index, step in enumerate(steps)]
+        name: _judged_apart([_step(step, root, ["variants", str(name), i]) for i, step in enumerate(steps)])
         if isinstance(steps, list)
         else steps
         for name, steps in values.items()
     }
+
+
+def _judged_apart(steps: list[Step]) -> list[Step]:
+    """Let no prune step see the samples by which a later distill step judges: it would have fitted weights to them."""
+    shares = [step.options.held_out for step in steps if isinstance(step.options, DistillOptions)]
+    return [
+        step.model_copy(update={"options": step.options.model_copy(update={"held_out": max(shares)})})
+        if shares and isinstance(step.options, PruneOptions) and step.options.held_out is None
+        else step
+        for step in steps
+    ]
 
 
 def _step(value: object, root: yaml.Node, at: list[str | int]) -> Step:

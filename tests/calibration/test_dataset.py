@@ -4,6 +4,8 @@ from collections.abc import Iterable
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from onnxpress_calibration.dataset import Dataset, InputSpec, samples_in
 from onnxpress_calibration.errors import DataError
@@ -117,6 +119,24 @@ def test_drawn_samples_depend_on_nothing_but_what_they_hold() -> None:
     assert [
         len(batch["x"]) for batch in Dataset(origin="c", read=lambda: [{"x": values}]).drawn(pairs, 5).batches(pairs)
     ] == [2, 2]
+
+
+@given(count=st.integers(1, 300), share=st.sampled_from([0.0, 0.01, 0.1, 0.25, 1 / 3, 0.5, 0.9]))
+def test_split_takes_a_share_that_is_spread_over_all(count: int, share: float) -> None:
+    parts = data(rows(count)).split(X, share)
+    rest, taken = ([int(sample["x"][0, 0]) // 2 for sample in part.samples()] for part in parts)
+    assert sorted(rest + taken) == list(range(count))
+    assert bool(taken) == (share > 0)
+    for end in range(count + 1):  # in every beginning of the data
+        assert abs(sum(number < end for number in taken) - share * end) <= 1
+
+
+def test_split_takes_the_same_samples_whatever_the_chunks_and_whole_batches() -> None:
+    whole, _ = data(rows(30)).split(X, 0.2)
+    pieces, _ = data({k: v[:7] for k, v in rows(30).items()}, {k: v[7:] for k, v in rows(30).items()}).split(X, 0.2)
+    assert whole.sha256 == pieces.sha256
+    fixed = {"x": InputSpec(dtype=np.dtype(np.float32), shape=(4, 2))}
+    assert [part.count for part in data(rows(40)).split(fixed, 0.2)] == [32, 8]
 
 
 def test_a_number_per_sample_stays_an_array() -> None:

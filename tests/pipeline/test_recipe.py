@@ -85,3 +85,18 @@ def test_an_empty_and_a_missing_recipe(tmp_path: Path) -> None:
         load(tmp_path, "")
     with pytest.raises(UsageError, match="cannot be read"):
         Recipe.load(tmp_path / "none.yaml")
+
+
+def test_pruning_leaves_the_samples_alone_by_which_distillation_judges(tmp_path: Path) -> None:
+    steps = [
+        "{prune: {amount: 30%, repair: true}}, {distill: {held_out: 20%}}",
+        "{prune: {amount: 30%, held_out: 0}}, {distill: {}}",
+        "{prune: {amount: 30%}}, {quantize: {mode: fp16}}",
+    ]
+    variants = "".join(f"  v{number}: [{text}]\n" for number, text in enumerate(steps))
+    path = tmp_path / "r.yaml"
+    path.write_text(
+        "schema: onnxpress.recipe/1\nmodel: {source: m.onnx}\ndata: {calibration: c.npz}\nvariants:\n" + variants
+    )
+    found = [variant[0].options for variant in Recipe.load(path).variants.values()]
+    assert [options.model_dump()["held_out"] for options in found] == [0.2, 0, None]

@@ -20,7 +20,7 @@ from onnxpress.cli.shared import FILE, Result, check_output, common, force_optio
 @click.option("--steps", type=int, help="Updates of the weights, in place of epochs.")
 @click.option("--budget", help="Time to train, for example 10m, in place of epochs.")
 @click.option("--batch-size", type=int, help="Samples in an update, all processes together (64).")
-@click.option("--learning-rate", type=float, help="Of Adam, after the warm-up (0.0001).")
+@click.option("--learning-rate", type=float, help="Of Adam, as a share of each tensor's size (0.003).")
 @click.option("--weight-decay", type=float, help="Of AdamW (0).")
 @click.option("--loss", help="How outputs are compared: auto, kl, mse or cosine.")
 @click.option("--temperature", type=float, help="Softens the classes of kl (4).")
@@ -28,7 +28,7 @@ from onnxpress.cli.shared import FILE, Result, check_output, common, force_optio
 @click.option("--labels", type=float, metavar="WEIGHT", help="Weight of the cross entropy with the labels y (0).")
 @click.option("--augment", metavar="LIST", help="flip,crop,mixup, module:fn or none; by default all of images.")
 @click.option("--held-out", help="Share of the samples that only judge (10%).")
-@click.option("--patience", type=int, help="Stop after so many of 20 judgements without progress (10).")
+@click.option("--patience", type=int, help="Stop after so many of 20 judgements without progress (15).")
 @click.option("--seed", type=int, help="Of batches and augmentation (0).")
 @click.option("--resume", is_flag=True, help="Continue a training of the same models, data and options.")
 @force_option

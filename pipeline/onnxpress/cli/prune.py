@@ -31,6 +31,7 @@ from onnxpress.cli.shared import (
 @click.option("--round-to", type=int, help="Channel counts are kept at multiples of this.")
 @click.option("--repair", is_flag=True, help="Re-solve the weights behind the cut from calibration data.")
 @click.option("--calibration", metavar="DATA", help="Calibration samples for repair and criteria; no labels needed.")
+@click.option("--held-out", help="Share of the samples to leave alone, that distill will judge by (0).")
 @click.option("--include", metavar="REGEX", help="Prune only nodes whose name matches.")
 @click.option("--exclude", metavar="REGEX", help="Leave nodes alone whose name matches.")
 @force_option
@@ -47,6 +48,7 @@ def prune(
     round_to: int | None,
     repair: bool,
     calibration: str | None,
+    held_out: str | None,
     include: str | None,
     exclude: str | None,
     force: bool,
@@ -61,6 +63,7 @@ def prune(
     values: dict[str, Any] = {"method": method, "granularity": granularity, "amount": amount}
     values |= {"target": key_value(target), "allocation": allocation, "iterations": iterations}
     values |= {"round_to": round_to, "repair": repair or None, "include": include, "exclude": exclude}
+    values |= {"held_out": held_out}
     chosen = options(PruneOptions, values)
     data = dataset(calibration) if calibration is not None else None
     entry = {

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import onnx_ir as ir
@@ -16,8 +17,9 @@ from onnxpress.artifact import Edit
 from onnxpress.distillation import augment, processes
 from onnxpress.distillation.interpreter import FLOATS, Interpreter
 from onnxpress.distillation.loop import Progressed, Training
-from onnxpress.distillation.objective import Objective, variance
+from onnxpress.distillation.objective import Objective, information, spread
 from onnxpress.distillation.options import DistillOptions
+from onnxpress.distillation.packed import pack, unpack
 from onnxpress.distillation.samples import Samples, length
 from onnxpress.distillation.weights import QuantizedWeight, write
 from onnxpress.errors import DataError, ModelError, UsageError
@@ -28,7 +30,7 @@ MATCHED = 16
 """Inner tensors that are compared at most, spread over the depth of the network."""
 PRUNED = 0.4
 """An 8-bit weight with a larger share of zeros was pruned, and keeps them; a float one keeps every zero."""
-VARIANCE_SAMPLES = 64
+SPREAD_SAMPLES = 64
 
 
 def distill(
@@ -63,10 +65,15 @@ def distill(
         ModelError: an operator cannot be trained through; the message names it.
     """
     student_graph = model.clone()
+    packed = unpack(student_graph)
     specs = graph.input_specs(student_graph)
     _check_pair(student_graph, teacher)
-    samples = Samples.read(Dataset(origin=data.origin, read=data.read, limit=options.samples or data.limit), specs)
-    if options.labels and not samples.labelled:
+    rest, part = replace(data, limit=options.samples or data.limit).split(specs, options.held_out)
+    held = Samples.read(part, specs) if options.held_out else Samples(groups=())
+    if held.count and next(rest.samples(), None) is None:
+        raise DataError(f"data {data.origin}: too few samples to hold some out. Give more, or --held-out 0.")
+    training = Samples.read(rest, specs)
+    if options.labels and not (training.labelled and held.labelled):
         raise DataError(f"data {data.origin}: has no labels `y`, which --labels {options.labels:g} needs.")
     features = _matched(student_graph, teacher) if options.features else []
     student = Interpreter(student_graph, watch=features)
@@ -76,20 +83,22 @@ def distill(
     _keep_zeros(student)
     with processes.joined() as ours:
         taught = _teacher(teacher, features, ours.device)
-        objective = _objective(student_graph, teacher, features, samples, taught, options, ours.device)
-        training = Training(
+        objective = _objective(student_graph, teacher, features, training, taught, options, ours.device)
+        loop = Training(
             student.to(ours.device),
             taught,
             objective,
-            samples,
+            training,
+            held,
             augment.make(options.augment, specs, labelled=options.labels > 0),
             options,
             ours,
             piece=_fixed_batch(specs),
         )
         key = _key(student, teacher, options, data)
-        done = training.run(checkpoint=checkpoint, key=key, resume=resume, advance=advance)
+        done = loop.run(checkpoint=checkpoint, key=key, resume=resume, advance=advance)
     write(student_graph, student.weights, student.quantized)
+    pack(student_graph, packed)
     return Edit(
         model=student_graph,
         changed=(*student.weights, *(stored.name for stored in student.quantized)),
@@ -232,21 +241,9 @@ def _objective(
     device: torch.device,
 ) -> Objective:
     """Decide how each output is compared; the teacher's answers to a few samples say how large its tensors are."""
-    fixed = _fixed_batch(graph.input_specs(teacher))
-    first = samples.groups[0]
-    count = min(length(first), VARIANCE_SAMPLES)
-    size = fixed or count
-    answers = [
-        taught(
-            {
-                name: torch.from_numpy(value[start : start + size].copy()).to(device)
-                for name, value in first.items()
-                if name != LABELS
-            }
-        )
-        for start in range(0, count - count % size, size)
-    ]
-    joined = {name: torch.cat([answer[name] for answer in answers]) for name in answers[0]}
+    answers = list(_answers(samples, taught, _fixed_batch(graph.input_specs(teacher)), device))
+    found = {name: [answer[name] for answer in answers] for name in answers[0]}
+    spreads = {name: spread(values) for name, values in found.items()}
     outputs, probabilities = {}, set()
     for value, wanted in zip(_outputs(student), _outputs(teacher), strict=True):
         name, other = value.name or "", wanted.name or ""
@@ -255,17 +252,38 @@ def _objective(
             probabilities.add(name)
         kind = options.loss
         if kind == "auto":
-            kind = "kl" if joined[other].ndim == 2 and joined[other].shape[1] > 1 else "mse"
+            kind = "kl" if found[other][0].ndim == 2 and found[other][0].shape[1] > 1 else "mse"
         outputs[name] = other, kind
+        if kind == "kl":
+            soft = name in probabilities
+            spreads[other] = information(found[other], options.temperature, probabilities=soft)
     return Objective(
         outputs=outputs,
         probabilities=frozenset(probabilities),
         features=tuple(features),
-        variances={name: variance(value) for name, value in joined.items()},
+        spreads=spreads,
         temperature=options.temperature,
         features_weight=options.features,
         labels_weight=options.labels,
     )
+
+
+def _answers(
+    samples: Samples,
+    taught: Callable[[Mapping[str, Tensor]], dict[str, Tensor]],
+    fixed: int | None,
+    device: torch.device,
+) -> Iterator[dict[str, Tensor]]:
+    """Yield the teacher's answers to the first samples, `SPREAD_SAMPLES` or a few more."""
+    seen = 0
+    for group in samples.groups:
+        size = fixed or min(length(group), SPREAD_SAMPLES - seen)
+        for start in range(0, length(group) - size + 1, size):
+            if seen >= SPREAD_SAMPLES:
+                return
+            feeds = {name: torch.from_numpy(value[start : start + size].copy()) for name, value in group.items()}
+            yield taught({name: value.to(device) for name, value in feeds.items() if name != LABELS})
+            seen += size
 
 
 def _fixed_batch(specs: Mapping[str, InputSpec]) -> int | None:

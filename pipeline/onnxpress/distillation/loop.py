@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,15 @@ from onnxpress.errors import ModelError
 from onnxpress.files import writing
 from onnxpress_calibration.dataset import LABELS, Array
 
-WARM_UP = 0.05
+WARM_UP = 20
+"""Updates; Adam's second moments mean little before. Not a share of the training: a short one needs as many."""
 JUDGEMENTS = 20
 EPOCHS = 100
+VIEWED = 200
+"""Held-out images that judge, at least: few samples are seen in several augmented views, at most so many:"""
+VIEWS = 8
+FLOOR = 1e-3
+"""Least scale of a tensor, so that a bias of zeros moves, too (Adafactor: Shazeer, Stern 2018, arXiv:1804.04235)."""
 CACHE_BYTES = 1 << 30
 """Teacher's answers that are kept in memory; beyond that they are computed again in each update."""
 
@@ -58,7 +64,8 @@ class Training:
         student: nn.Module,
         teacher: Teacher,
         objective: Objective,
-        samples: Samples,
+        training: Samples,
+        held: Samples,
         augment: Sequence[Augment],
         options: DistillOptions,
         processes: Processes,
@@ -71,21 +78,23 @@ class Training:
             student: Gives the tensors that the objective compares; its parameters are trained in place.
             teacher: Gives the wanted tensors.
             objective: What is minimized.
-            samples: All of them; a part is held out.
+            training: The samples to learn from.
+            held: The samples that judge; may be none.
             augment: Changes of the inputs.
             options: What was asked for.
             processes: This process among all.
             piece: Samples that the models take at once where that is fixed; gradients of several pieces add up.
         """
         self.student, self.teacher, self.objective = student, teacher, objective
+        self.judge = replace(objective, features=())
         self.augment, self.options, self.processes, self.piece = augment, options, processes, piece
-        self.training, self.held = samples.split(options.held_out, options.seed)
-        self.optimizer = torch.optim.AdamW(
-            student.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
-        )
+        self.training, self.held = training, held
+        groups = [{"params": [each], "scale": scale(each)} for each in student.parameters()]
+        self.optimizer = torch.optim.AdamW(groups, lr=options.learning_rate, weight_decay=options.weight_decay)
         self.module = processes.wrapped(student)
         self.done = Progressed()
         self._answers: dict[int, dict[str, Tensor]] | None = None
+        self._views: list[tuple[dict[str, Tensor], Tensor | None, Tensors]] = []
 
     def run(self, *, checkpoint: Path | None, key: str, resume: bool, advance: Callable[[int], object]) -> Progressed:
         """Train to the end, and leave the best weights in the student.
@@ -101,9 +110,10 @@ class Training:
         """
         if resume and checkpoint is not None:
             self._restore(checkpoint, key)
-        start, shown, losses = time.monotonic() - self.done.seconds, 0, [0.0][:0]
+        shown, losses = 0, [0.0][:0]
         if not self.done.history:
             self._judge(losses)
+        start = time.monotonic() - self.done.seconds
         judged = self._share(0.0)
         while True:
             self.done.seconds = self.processes.first(time.monotonic() - start)
@@ -141,21 +151,18 @@ class Training:
         return self.options.steps or (self.options.epochs or EPOCHS) * each
 
     def _rate(self, share: float) -> float:
-        """Return the learning rate: a linear warm-up, then half a cosine."""
-        if share < WARM_UP:
-            return (
-                self.options.learning_rate * (share + 1 / max(self._steps, 20)) / (WARM_UP + 1 / max(self._steps, 20))
-            )
-        return self.options.learning_rate * 0.5 * (1 + math.cos(math.pi * (share - WARM_UP) / (1 - WARM_UP)))
+        """Return the learning rate: half a cosine over the training, times a linear warm-up."""
+        warm = min((self.done.step + 1) / WARM_UP, 1)
+        return self.options.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * share))
 
     def _update(self, share: float) -> float:
         """Do one update with the next batch; return its loss."""
         for group in self.optimizer.param_groups:
-            group["lr"] = self._rate(share)
+            group["lr"] = self._rate(share) * group["scale"]
         self.student.train()
         self.optimizer.zero_grad()
         group_index, positions = self.training.batch(self.done.step, self.options.batch_size, self.options.seed)
-        batch = self._changed(self.training.take(group_index, positions), 1 + self.done.step)
+        batch = self._changed(self.training.take(group_index, positions), 3, self.done.step)
         rank, world = self.processes.rank, self.processes.world
         mine = np.arange(len(positions))[rank::world]
         idle = not len(mine)  # every process takes part in each backward pass, if only with a weight of zero
@@ -177,8 +184,8 @@ class Training:
             )
         return total
 
-    def _changed(self, batch: Batch, draw: int) -> Batch:
-        random = np.random.default_rng([self.options.seed, 3, draw])
+    def _changed(self, batch: Batch, *draw: int) -> Batch:
+        random = np.random.default_rng([self.options.seed, *draw])
         for change in self.augment:
             batch = change(batch, random)
         return batch
@@ -223,15 +230,26 @@ class Training:
 
     @torch.no_grad()
     def _held_out_loss(self) -> float:
+        """Return how far the outputs are from the teacher's; inner tensors only help to get there."""
+        self._views = self._views or list(self._seen())
         self.student.eval()
         total, count = 0.0, 0
-        for whole in self.held.groups:
-            group = self._changed(whole, 0)  # as in training, but always alike: judged is what is trained for
-            for part in _pieces(np.arange(length(group)), self.piece or self.options.batch_size):
-                feeds, labels = self._tensors(group, part)
-                total += float(self.objective(self.student(feeds), self.teacher(feeds), labels)) * len(part)
-                count += len(part)
+        for feeds, labels, wanted in self._views:
+            size = max(len(value) for value in feeds.values() if value.ndim)
+            total += float(self.judge(self.student(feeds), wanted, labels)) * size
+            count += size
         return total / count if count else math.inf
+
+    def _seen(self) -> Iterator[tuple[dict[str, Tensor], Tensor | None, Tensors]]:
+        """Yield the held-out samples, and few of them in changed views, too, with the outputs of the teacher."""
+        views = min(-(-VIEWED // self.held.count), VIEWS) if self.augment and self.held.count else 1
+        for view in range(views):
+            for whole in self.held.groups:
+                group = self._changed(whole, 4, view) if view else whole
+                for part in _pieces(np.arange(length(group)), self.piece or self.options.batch_size):
+                    feeds, labels = self._tensors(group, part)
+                    answer = self.teacher(feeds)
+                    yield feeds, labels, {name: answer[name] for name, _ in self.judge.outputs.values()}
 
     def _save(self, path: Path, key: str) -> None:
         models = {"student": self.student.state_dict(), "adam": self.optimizer.state_dict()}
@@ -247,6 +265,15 @@ class Training:
         self.student.load_state_dict(state["student"])
         self.optimizer.load_state_dict(state["adam"])
         self.done = Progressed(**state["done"])
+
+
+def scale(parameter: Tensor) -> float:
+    """Return the root mean square of a tensor, the unit of its steps.
+
+    Folded BatchNorms leave weights whose sizes differ by orders of magnitude: one absolute step that moves the large
+    ones ruins the small ones. Relative steps: You et al. 2020 (LAMB, arXiv:1904.00962).
+    """
+    return max(float(parameter.detach().double().square().mean().sqrt()), FLOOR)
 
 
 def _pieces(positions: Array, size: int | None) -> list[Array]:

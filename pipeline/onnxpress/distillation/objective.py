@@ -1,16 +1,19 @@
 """What is minimized: how far the student's outputs and inner tensors are from the teacher's.
 
-* ``kl``: T² · KL(softmax(teacher / T) ‖ softmax(student / T)), Hinton et al. 2015 (arXiv:1503.02531);
-* ``mse``: squared error, relative to the variance of the teacher's tensor, so that no tensor outweighs the others;
+* ``kl``: KL(softmax(teacher / T) ‖ softmax(student / T)), Hinton et al. 2015 (arXiv:1503.02531);
+* ``mse``: squared error;
 * ``cosine``: one minus the cosine of the angle of the last axis, for embeddings;
 * inner tensors: as ``mse``, their mean.
+
+``kl`` and ``mse`` are relative to what the best constant answer would lose (the teacher's mean): 0 is the teacher, 1
+has learned nothing, and no tensor outweighs the others because its numbers are larger.
 
 Every term is a mean over samples: batches split among processes have the same loss as one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -33,8 +36,8 @@ class Objective:
     """Student's outputs that are probabilities already: their logarithms are as good as logits."""
     features: tuple[str, ...]
     """Inner tensors that both models have."""
-    variances: Mapping[str, float]
-    """Of the teacher's tensors."""
+    spreads: Mapping[str, float]
+    """What the best constant answer would lose, by teacher's tensor."""
     temperature: float
     features_weight: float
     labels_weight: float
@@ -53,9 +56,9 @@ class Objective:
                     f"output {name!r}: the student gives {list(given.shape)}, the teacher {list(wanted.shape)}. "
                     "Distillation needs models with equal outputs."
                 )
-            total = total + self._compare(kind, given, wanted, name in self.probabilities, self.variances[other])
+            total = total + self._compare(kind, given, wanted, name in self.probabilities, self.spreads[other])
         if self.features:
-            terms = [F.mse_loss(student[name], teacher[name]) / self.variances[name] for name in self.features]
+            terms = [F.mse_loss(student[name], teacher[name]) / self.spreads[name] for name in self.features]
             total = total + self.features_weight * torch.stack(terms).mean()
         if labels is not None and self.labels_weight:
             name = next(iter(self.outputs))
@@ -63,20 +66,31 @@ class Objective:
             total = total + self.labels_weight * F.cross_entropy(logits, labels)
         return total
 
-    def _compare(self, kind: str, given: Tensor, wanted: Tensor, probabilities: bool, variance: float) -> Tensor:
+    def _compare(self, kind: str, given: Tensor, wanted: Tensor, probabilities: bool, spread: float) -> Tensor:
         if kind == "kl":
-            mine = F.log_softmax(_logits(given, probabilities) / self.temperature, dim=-1)
-            right = F.log_softmax(_logits(wanted, probabilities) / self.temperature, dim=-1)
+            mine, right = (_soft(each, self.temperature, probabilities=probabilities) for each in (given, wanted))
             rows = given.numel() / given.shape[-1]
-            return F.kl_div(mine, right, log_target=True, reduction="sum") * (self.temperature**2 / rows)
+            return F.kl_div(mine, right, log_target=True, reduction="sum") / (rows * spread)
         if kind == "cosine":
             return 1 - F.cosine_similarity(given, wanted, dim=-1).mean()
-        return F.mse_loss(given, wanted) / variance
+        return F.mse_loss(given, wanted) / spread
 
 
-def variance(tensor: Tensor) -> float:
-    """Return the variance of all elements, never quite zero."""
-    return max(float(tensor.double().var(correction=0)), TINY)
+def spread(tensors: Sequence[Tensor]) -> float:
+    """Return the variance of all elements, never quite zero: what a constant loses by squared error."""
+    return max(float(torch.cat([each.reshape(-1) for each in tensors]).double().var(correction=0)), TINY)
+
+
+def information(outputs: Sequence[Tensor], temperature: float, *, probabilities: bool) -> float:
+    """Return the mean divergence of rows of classes from their mean, never quite zero: what a constant loses by kl."""
+    rows = torch.cat([each.reshape(-1, each.shape[-1]) for each in outputs]).double()
+    soft = _soft(rows, temperature, probabilities=probabilities)
+    mean = soft.exp().mean(dim=0, keepdim=True).log()
+    return max(float(F.kl_div(mean.expand_as(soft), soft, log_target=True, reduction="batchmean")), TINY)
+
+
+def _soft(output: Tensor, temperature: float, *, probabilities: bool) -> Tensor:
+    return F.log_softmax(_logits(output, probabilities) / temperature, dim=-1)
 
 
 def _logits(output: Tensor, probabilities: bool) -> Tensor:

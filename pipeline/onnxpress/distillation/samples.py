@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from onnxpress_calibration.dataset import LABELS, Array, Dataset, InputSpec
-from onnxpress_calibration.errors import DataError
 
 Batch = dict[str, Array]
 
@@ -47,28 +46,6 @@ class Samples:
     def labelled(self) -> bool:
         """Tell whether every sample has a label."""
         return all(LABELS in group for group in self.groups)
-
-    def split(self, share: float, seed: int) -> tuple[Samples, Samples]:
-        """Return (samples to train on, held-out samples), at least one of each where a share is asked for.
-
-        Raises:
-            DataError: there is only one sample.
-        """
-        if share == 0:
-            return self, Samples(groups=())
-        if self.count < 2:
-            raise DataError("distill: the data holds one sample, and some are held out. Give more, or --held-out 0.")
-        picked = np.zeros(self.count, bool)
-        number = min(max(1, round(share * self.count)), self.count - 1)
-        picked[np.random.default_rng([seed, 1]).permutation(self.count)[:number]] = True
-        starts = np.cumsum([0, *(length(group) for group in self.groups)])
-        parts = [picked[start : start + length(g)] for start, g in zip(starts, self.groups, strict=False)]
-        training = [_take(group, np.flatnonzero(~part)) for group, part in zip(self.groups, parts, strict=True)]
-        held = [_take(group, np.flatnonzero(part)) for group, part in zip(self.groups, parts, strict=True)]
-        return (
-            Samples(groups=tuple(group for group in training if length(group))),
-            Samples(groups=tuple(group for group in held if length(group))),
-        )
 
     def epoch_steps(self, size: int) -> int:
         """Return how many updates see every sample once."""

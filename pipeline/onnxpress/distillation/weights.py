@@ -17,13 +17,14 @@ from onnxpress import graph
 from onnxpress.distillation.operators.quantized import LIMITS, along, rounded
 
 Array = np.ndarray[Any, np.dtype[Any]]
+LEAST_FACTOR = 0.1
+"""Of a scale: it stays positive."""
 
 
 class QuantizedWeight(nn.Module):
     """An integer initializer with its scales: latent float weights, rounded to their grid in each pass.
 
-    The scales are learned too, each as a factor of its first value (its logarithm is the parameter, so that it keeps
-    its sign and a step changes a small scale as much as a large one).
+    The scales are learned too, each as a factor of its first value: a step changes a small one as much as a large one.
     """
 
     zero: Tensor | None
@@ -43,7 +44,7 @@ class QuantizedWeight(nn.Module):
         self.register_buffer("zero", None if zeros is None else torch.from_numpy(zeros.astype(np.float32)))
         self.low, self.high = self._limits(whole, self.stored.dtype)
         self.latent = nn.Parameter((whole - self._zeros(whole)) * self._along(self.first_scale, whole))
-        self.log_scale = nn.Parameter(torch.zeros_like(self.first_scale))
+        self.factor = nn.Parameter(torch.ones_like(self.first_scale))
 
     def forward(self) -> Tensor:
         """Return the weight as the graph sees it."""
@@ -56,7 +57,7 @@ class QuantizedWeight(nn.Module):
 
     def scale(self) -> Tensor:
         """Return the present scales, shaped as they are stored."""
-        return self.first_scale * self.log_scale.exp()
+        return self.first_scale * self.factor.clamp_min(LEAST_FACTOR)
 
     def _along(self, values: Tensor, like: Tensor) -> Tensor:
         return along(values, like, self.axis, self.block)

@@ -38,6 +38,9 @@ class PruneOptions(NodeSelection):
     """Prune in so many equal steps, with a repair after each."""
     repair: bool = False
     """Re-solve the weights behind the cut by least squares, from calibration data without labels."""
+    held_out: float | None = Field(default=None, ge=0, lt=1)
+    """Share of the calibration samples to leave alone: those by which distillation with the same share will judge. In a
+    recipe that of the distill step that follows."""
 
     @field_validator("method")
     @classmethod
@@ -54,7 +57,7 @@ class PruneOptions(NodeSelection):
             raise ValueError(f"{value!r}: is neither channel nor weight nor a pattern like 2:4 (keep 2 of every 4)")
         return value
 
-    @field_validator("amount", mode="before")
+    @field_validator("amount", "held_out", mode="before")
     @classmethod
     def _share(cls, value: object) -> object:
         return None if value is None else units.parse_fraction(value)

@@ -48,6 +48,8 @@ def prune(model: ir.Model, options: PruneOptions, data: Dataset | None = None) -
         raise UsageError(f"prune: {why} needs calibration data. Give --calibration DATA, or data.calibration.")
     work = model.clone()
     lift(work)
+    if data is not None and options.held_out:
+        data, _ = data.split(graph.input_specs(work), options.held_out)
     if not any(options.selects(label(node)) for node in graph.nodes(work)):
         raise UsageError(
             f"include {options.include!r}, exclude {options.exclude!r}: no node is left. See `compress inspect`."

@@ -258,7 +258,7 @@ def test_recipe_step(tmp_path: Path) -> None:
 def test_two_processes_have_the_loss_curve_of_one(tmp_path: Path, compress: Callable[..., Any]) -> None:
     student, teacher, data = saved(tmp_path)
     words = ["distill", student, "--teacher", teacher, "--data", data, "--steps", "20", "--batch-size", "10"]
-    words += ["--augment", "crop,mixup", "--quiet"]
+    words += ["--augment", "crop,mixup", "--learning-rate", "0.0005", "--quiet"]
     assert compress(*words, "-o", tmp_path / "one.onnx", "--json", tmp_path / "one.json").code == 0
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
     ended = subprocess.run(
