@@ -20,7 +20,7 @@ from typing import Any
 from cases import Case, cases
 from peers import CACHE, OLD_OPSETS, PEERS, result_path
 
-from onnxpress import artifact, provenance
+from onnxpress import artifact
 from onnxpress.bench.bench import bench
 from onnxpress.bench.options import BenchOptions
 from onnxpress.bench.statistics import Interval
@@ -81,7 +81,7 @@ def candidates(case: Case, ours: list[str], threads: int) -> tuple[dict[str, Pat
                 case.data("calibration"),
                 evaluation=case.data("test"),
                 metric=case.metric,
-                journal=home / f"search-{provenance.code_sha256()[:12]}.jsonl",
+                journal=home / "search.jsonl",
             )
             models[name] = artifact.save(edit.model, path, force=True).path
             if name == "auto":

@@ -13,7 +13,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from onnxpress import artifact, host
+from onnxpress import artifact, host, provenance
 from onnxpress.artifact import Edit
 from onnxpress.bench.bench import bench
 from onnxpress.bench.inputs import prepare as prepare_inputs
@@ -95,15 +95,6 @@ def choose(
         folder = Path(scratch)
         reference = artifact.save(model, folder / "float.onnx")
         inputs = prepare_inputs({"float": model}, baseline="float", data=data, seed=options.seed)
-        context = {
-            "model": reference.sha256,
-            "profile": collected.data_sha256,
-            "data": data.sha256,
-            "metric": metric,
-            "options": options.model_dump(mode="json", exclude={"budget", "max_drop", "min_sqnr", "min_agreement"}),
-            "onnxruntime": onnxruntime().__version__,
-            "host": host.describe().fingerprint,
-        }
         with Race(inputs, session, folder) as race:
             search = Search(
                 candidates=candidates,
@@ -112,7 +103,7 @@ def choose(
                 judge=Judge(reference.path, data, metric, session),
                 bound=bound,
                 errors=lambda: _errors(base, options, calibration, ranges),
-                journal=Journal(journal, context),
+                journal=Journal(journal, context(reference.sha256, options, collected, data, metric)),
                 clock=clock,
                 deadline=start + (1 - CONFIRM_SHARE) * options.budget.total_seconds(),
                 folder=folder,
@@ -140,6 +131,22 @@ def bound_of(options: QuantizeOptions, metric: str | None) -> Bound:
     if drop is None and options.min_sqnr is None and options.min_agreement is None:
         return Bound(max_drop=DEFAULT_DROP) if metric else Bound(min_sqnr_db=DEFAULT_SQNR_DB)
     return Bound(max_drop=drop, min_sqnr_db=options.min_sqnr, min_agreement_pct=options.min_agreement)
+
+
+def context(
+    model_sha256: str, options: QuantizeOptions, collected: Profile, data: Dataset, metric: str | None
+) -> dict[str, Any]:
+    """Return what measurements depend on: those made in another context are not used again."""
+    return {
+        "model": model_sha256,
+        "profile": collected.data_sha256,
+        "data": data.sha256,
+        "metric": metric,
+        "options": options.model_dump(mode="json", exclude={"budget", "max_drop", "min_sqnr", "min_agreement"}),
+        "onnxruntime": onnxruntime().__version__,
+        "code": provenance.code_sha256(),
+        "host": host.describe().fingerprint,
+    }
 
 
 def explain(facts: Mapping[str, Any]) -> str:

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -5,7 +6,7 @@ import graphs
 import numpy as np
 import pytest
 
-from onnxpress import artifact
+from onnxpress import artifact, host, provenance
 from onnxpress.bench.statistics import Interval
 from onnxpress.data import dataset
 from onnxpress.errors import UsageError
@@ -13,8 +14,10 @@ from onnxpress.export.export import export
 from onnxpress.export.options import ExportOptions
 from onnxpress.quantization import QuantizeOptions
 from onnxpress.quantization.auto import choose
+from onnxpress.quantization.auto.journal import Journal
 from onnxpress.quantization.kernels import kernels
 from onnxpress.quantization.quantize import quantize
+from onnxpress_calibration.profile import Profile
 
 BRIEF = timedelta(seconds=8)
 
@@ -69,3 +72,24 @@ def test_the_bound_follows_from_options_and_metric() -> None:
     both = choose.bound_of(QuantizeOptions(mode="auto", max_drop="0.5pp", min_agreement="99%"), "top1")
     assert (both.max_drop, both.min_agreement_pct, both.min_sqnr_db) == (0.5, 99.0, None)
     assert np.isclose(choose.bound_of(QuantizeOptions(mode="auto", min_sqnr="18 dB"), None).min_sqnr_db or 0, 18)
+
+
+def test_measurements_of_other_code_or_another_machine_are_not_used_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    collected = Profile(model_sha256="", data_sha256="a", samples=1, tensors={})
+
+    def journal(seconds: int = 5) -> Journal:
+        options = QuantizeOptions(mode="auto", budget=timedelta(seconds=seconds))
+        given = choose.context("model", options, collected, graphs.normal((2, 3)), "top1")
+        return Journal(tmp_path / "search.jsonl", given)
+
+    journal().put("ratio", 0.5)
+    assert journal(seconds=60).get("ratio") == 0.5  # a larger budget continues
+    with monkeypatch.context() as patch:
+        patch.setattr(provenance, "code_sha256", lambda: "newer")
+        assert journal().get("ratio") is None
+    with monkeypatch.context() as patch:
+        elsewhere = replace(host.describe(), cpu="another")
+        patch.setattr(host, "describe", lambda: elsewhere)
+        assert journal().get("ratio") is None
