@@ -31,7 +31,6 @@ from onnxpress.export.prepare import prepare
 from onnxpress.quantization import QuantizeOptions
 from onnxpress.quantization.collecting import collect
 from onnxpress.quantization.placement import gemms, place
-from onnxpress.quantization.quantize import quantize
 from onnxpress.quantization.ranges import choose_ranges
 from onnxpress.session import open_session
 from onnxpress_calibration import calibrators
@@ -156,6 +155,8 @@ def _feeds(model: ir.Model, data: Dataset) -> list[dict[str, Any]]:
 
 
 def _quantized(model: ir.Model, collected: Profile, calibrator: str = "mse") -> bytes:
+    from onnxpress.quantization.quantize import quantize  # not in the process whose memory is measured
+
     edit = quantize(model, QuantizeOptions(calibrator=calibrator), statistics=collected)
     return ir.to_proto(edit.model).SerializeToString()
 

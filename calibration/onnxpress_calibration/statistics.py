@@ -73,7 +73,7 @@ class TensorStatistics:
                 self._hold(tails, 1)
             else:
                 self._hold(row, 1)
-        if self._held >= 2 * BINS:
+        if self._held >= BINS // 2:
             self._flush()
         if self.channels is not None:
             self.channels.update(values)
@@ -102,10 +102,15 @@ class TensorStatistics:
         self._held += len(values)
 
     def _flush(self) -> None:
-        """Count what waits. Going through all bins costs more than counting, so it is not done for each sample."""
+        """Count what waits. Going through all bins costs more than counting, so it is not done for each sample.
+
+        Only occupied bins are written to: the values of a tensor lie in a few of them, and pages of counters that
+        nothing was ever written to take no memory.
+        """
         for weight, waiting in self._waiting.items():
             added = np.bincount(np.concatenate(waiting))
-            self._counts[: len(added)] += weight * added
+            occupied = np.flatnonzero(added)
+            self._counts[occupied] += weight * added[occupied]
         self._waiting.clear()
         self._held = 0
 

@@ -13,7 +13,6 @@ from onnxpress.artifact import Edit, Skip
 from onnxpress.errors import ModelError, UsageError
 from onnxpress.export.prepare import prepare
 from onnxpress.quantization import dynamic, fp16, saturation, static, weight_only
-from onnxpress.quantization.auto.choose import choose
 from onnxpress.quantization.backends import onnxruntime
 from onnxpress.quantization.collecting import needed
 from onnxpress.quantization.kernels import require
@@ -187,6 +186,8 @@ def _auto(
     journal: Path | None,
     advance: Callable[[int], object],
 ) -> Edit:
+    from onnxpress.quantization.auto.choose import choose  # with the benchmark: 10 MB of code that no other mode needs
+
     samples = evaluation or data
     if samples is None and statistics is not None:
         raise UsageError("quantize: mode auto runs candidates. Give --evaluation DATA, or --calibration DATA.")

@@ -15,7 +15,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnx
 import onnx_ir as ir
-from onnx.reference import ReferenceEvaluator
 
 from onnxpress import graph
 from onnxpress.export.passes.rewiring import NONDETERMINISTIC, initializer, named, remove
@@ -109,6 +108,8 @@ def _computed(node: ir.Node, opsets: Mapping[str, int]) -> list[ir.TensorProtoco
         return None
 
     def evaluate() -> list[ir.TensorProtocol]:
+        from onnx.reference import ReferenceEvaluator  # 20 MB of code: only for models that have something to fold
+
         feeds = {f"in{index}": tensor.numpy() for index, tensor in enumerate(tensors) if tensor is not None}
         with np.errstate(all="ignore"):
             arrays = ReferenceEvaluator(single).run(None, feeds)
