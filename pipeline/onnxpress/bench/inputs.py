@@ -83,10 +83,17 @@ def prepare(
         kind="synthetic" if data is None else "real",
         ranged=data is None and bool(ranges),
         samples=tuple(kept),
-        sha256=Dataset(origin="benchmark", read=lambda: kept).sha256,
+        sha256=_sha256(kept),
         batch=next((len(value) for value in kept[0].values() if value.ndim), 1),
         joinable=bool(batched) and len(shapes) == 1 and all(spec.shape[0] is None for spec in batched),
     )
+
+
+def _sha256(runs: list[Arrays]) -> str:
+    """Hash what runs are fed; whole runs, as not every first axis need count samples (a recurrent state's does not)."""
+    return Dataset(
+        origin="benchmark", read=lambda: ({name: value[None] for name, value in run.items()} for run in runs)
+    ).sha256
 
 
 def common_specs(specs: Mapping[str, Specs], baseline: str) -> dict[str, InputSpec]:

@@ -10,7 +10,7 @@ Peers convert blindly (onnxconverter-common), or guard with data, but only for T
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -19,6 +19,7 @@ import onnx_ir as ir
 from onnxpress import graph
 from onnxpress.artifact import Edit, Skip
 from onnxpress.quantization.placement import remove_unused
+from onnxpress_calibration.profile import Profile
 
 LARGEST = float(np.finfo(np.float16).max)
 MARGIN = 2.0
@@ -36,8 +37,10 @@ FRAGILE = frozenset(
         "ReduceSumSquare",
     }
 )
-KEPT = frozenset({"Cast", "CastLike", "ConstantOfShape", "DequantizeLinear", "EyeLike", "If", "Loop", "Scan"})
-"""Their types are attributes, or those of bodies."""
+KEPT = frozenset(
+    {"Cast", "CastLike", "ConstantOfShape", "DequantizeLinear", "EyeLike", "If", "Loop", "QuantizeLinear", "Scan"}
+)
+"""Their types are attributes, or those of bodies or scales."""
 MIN_SIZE = 64
 """Smaller weights of float32 nodes stay float32: a Cast is not worth it."""
 
@@ -75,6 +78,43 @@ def write(model: ir.Model, selects: Callable[[str], bool], peaks: Mapping[str, f
     ]
     facts = {"float16_nodes": len(changed), "float32_nodes": sum(1 for _ in graph.nodes(model)) - len(changed)}
     return Edit(model=model, changed=(*changed, *writer.stored), skipped=tuple(skipped), facts=facts)
+
+
+def mix(model: ir.Model, layers: Collection[str], others: Collection[str], peaks: Mapping[str, float]) -> list[str]:
+    """Convert some layers of a model that may hold int8 already, in place; all else stays as it is.
+
+    What reads nothing but float16 follows (Relu, Add, LayerNormalization, ...), so that values are converted where a
+    chain of such layers begins and ends, not in between.
+
+    Args:
+        model: A prepared model, after `static.write` and `dynamic.write`.
+        layers: Names of nodes in the main graph that are to be float16.
+        others: Names of those that are not to follow.
+        peaks: See `write`.
+
+    Returns:
+        The names of the converted nodes; a layer that could overflow stays float32.
+    """
+    writer = _Writer(model, everything=False)
+    for node in model.graph:
+        if node.op_type == "DequantizeLinear" and node.outputs[0].dtype is None:
+            node.outputs[0].dtype = ir.DataType.FLOAT  # the writers of int8 leave types to the runtime
+        computed = [value for value in _floats(node.inputs) if graph.constant_tensor(value) is None]
+        follows = bool(computed) and all(value.producer() in writer.half for value in computed)
+        wanted = node.name in layers or (follows and node.name not in others)
+        if wanted and _refusal(node, lambda _: True, peaks, graph.opset(model)) is None:
+            writer.half.add(node)
+    for node in list(graph.nodes(model)):
+        writer.convert(node)
+    writer.outputs(keep_io=True)
+    remove_unused(model)
+    return [node.name or "" for node in writer.half]
+
+
+def peaks(collected: Profile | None) -> dict[str, float]:
+    """Return the largest magnitude of each tensor that was measured."""
+    known = {} if collected is None else collected.tensors
+    return {name: max(abs(each.low), abs(each.high)) for name, each in known.items() if each.count}
 
 
 def measured(model: ir.Model) -> list[str]:
@@ -122,10 +162,16 @@ def _takes_half(node: ir.Node, opset: int) -> list[bool]:
 
 
 class _Writer:
-    """Converts values where they are read; each conversion exists once."""
+    """Converts values where they are read; each conversion exists once.
 
-    def __init__(self, model: ir.Model) -> None:
+    Args:
+        model: The model.
+        everything: Store the weights of float32 nodes as float16, too.
+    """
+
+    def __init__(self, model: ir.Model, *, everything: bool = True) -> None:
         self.model = model
+        self.everything = everything
         self.main = model.graph
         self.opset = graph.opset(model)
         self.half: set[ir.Node] = set()
@@ -167,7 +213,8 @@ class _Writer:
         """Return a value in a type."""
         constant = graph.constant_tensor(value)
         if constant is not None and constant.dtype == ir.DataType.FLOAT:
-            if target == ir.DataType.FLOAT and (constant.size < MIN_SIZE or _peak(constant) > LARGEST):
+            unchanged = not self.everything or constant.size < MIN_SIZE or _peak(constant) > LARGEST
+            if target == ir.DataType.FLOAT and unchanged:
                 return value
             stored = self._stored(value, constant)
             return stored if target == ir.DataType.FLOAT16 else self._cast(stored, target)

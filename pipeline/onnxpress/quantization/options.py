@@ -119,6 +119,11 @@ class QuantizeOptions(NodeSelection):
         return self.target_cpu in cpus and self.weights == "int8" and self.levels == 256
 
     @property
+    def half(self) -> bool:
+        """Whether float16 is a choice of mode auto: a CPU computes it in float32, conversions on top."""
+        return self.provider != "cpu"
+
+    @property
     def levels(self) -> int:
         """The steps of an activation's grid."""
         return 2**16 if self.activations in ("uint16", "int16") else 2**8

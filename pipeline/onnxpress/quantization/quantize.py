@@ -171,9 +171,7 @@ def _fp16(
 ) -> Edit:
     if data is not None:  # statistics for int8 are of fewer tensors than can overflow
         statistics = _collected(model, fp16.measured(model), data, None, options, advance)
-    known = {} if statistics is None else statistics.tensors
-    peaks = {name: max(abs(each.low), abs(each.high)) for name, each in known.items() if each.count}
-    return fp16.write(model.clone(), options.selects, peaks, keep_io=options.keep_io)
+    return fp16.write(model.clone(), options.selects, fp16.peaks(statistics), keep_io=options.keep_io)
 
 
 def _auto(
@@ -193,7 +191,10 @@ def _auto(
         raise UsageError("quantize: mode auto runs candidates. Give --evaluation DATA, or --calibration DATA.")
     rescaled = _rescaled(model, options, data, advance)
     statistics = None if rescaled.changed else statistics
-    collected = _collected(rescaled.model, needed(rescaled.model)[0], data, statistics, options, advance)
+    names = needed(rescaled.model)[0]
+    if options.half and statistics is None:
+        names = list(dict.fromkeys([*names, *fp16.measured(rescaled.model)]))
+    collected = _collected(rescaled.model, names, data, statistics, options, advance)
     assert samples is not None  # noqa: S101 - without any samples there were no statistics either
     return choose(
         model,

@@ -11,7 +11,7 @@ import pytest
 
 from onnxpress import artifact, session
 from onnxpress.artifact import Edit
-from onnxpress.quantization import QuantizeOptions
+from onnxpress.quantization import QuantizeOptions, fp16
 from onnxpress.quantization.quantize import quantize
 from onnxpress_calibration.dataset import Dataset
 
@@ -125,3 +125,18 @@ def test_only_what_onnx_defines_for_float16_becomes_float16(tmp_path: Path) -> N
     onnx.checker.check_model(artifact.save(made, tmp_path / "m.onnx").path, full_check=True)
     (resize,) = (node for node in made.graph if node.op_type == "Resize")
     assert [value and value.dtype for value in resize.inputs] == [ir.DataType.FLOAT16, None, ir.DataType.FLOAT]
+
+
+@pytest.mark.parametrize("build", [graphs.conv_chain, graphs.residual, graphs.concat])
+def test_layers_behind_int8_layers_read_it_as_float16(build: Callable[[], ir.Model], tmp_path: Path) -> None:
+    model = build()
+    convs = [node.name or "" for node in model.graph if node.op_type == "Conv"]
+    options = QuantizeOptions(exclude=f"^{convs[1]}$", verify=False, equalize=False)
+    integers = quantize(model, options, graphs.normal((8, *BUILD[build]))).model
+    mixed = integers.clone()
+    converted = fp16.mix(mixed, {convs[1]}, set(convs), {})
+    assert convs[1] in converted and convs[0] not in converted
+    onnx.checker.check_model(artifact.save(mixed, tmp_path / "m.onnx").path, full_check=True)
+    x = np.random.default_rng(5).normal(size=(4, *BUILD[build])).astype(np.float32)
+    expected, found = run(integers, {"x": x}), run(mixed, {"x": x})
+    assert 0 < np.abs(found - expected).max() <= 0.02 * np.abs(expected).max()

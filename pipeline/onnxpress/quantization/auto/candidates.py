@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from onnxpress import graph
 from onnxpress.artifact import Edit, Skip
-from onnxpress.quantization import dynamic, static
+from onnxpress.quantization import dynamic, fp16, static
 from onnxpress.quantization.dynamic import lstm_refusal
 from onnxpress.quantization.options import QuantizeOptions
 from onnxpress.quantization.params import Array
@@ -18,7 +18,7 @@ from onnxpress.quantization.placement import Placement, place, refusal
 from onnxpress.quantization.techniques.bias_correction import subtract
 from onnxpress.quantization.weights import Weights
 
-Choice = Literal["static", "dynamic", "float"]
+Choice = Literal["static", "dynamic", "fp16", "float"]
 Assignment = Mapping[str, Choice]
 """Node name to choice; a node that is not named stays float."""
 
@@ -50,6 +50,8 @@ class Candidates:
 
     shifts: Mapping[str, Array] = field(default_factory=dict)
     """What static int8 adds to a layer's output channels on average, by node name; its bias takes it back."""
+    peaks: Mapping[str, float] = field(default_factory=dict)
+    """Largest magnitude by tensor name; a layer that comes near the end of float16 does not become that."""
     weights: Weights = field(default_factory=Weights)
     """Integers that all candidates share."""
 
@@ -68,6 +70,10 @@ class Candidates:
         first = static.write(model, placement, self.ranges, self.options, self.weights)
         second = dynamic.write(model, lambda name: assignment.get(name) == "dynamic", self.options, self.weights)
         changed = tuple(dict.fromkeys([*first.changed, *second.changed]))
+        half = {name for name, choice in assignment.items() if choice == "fp16"}
+        if half:
+            others = {name for group in self.groups if group.weighted for name in group.nodes} - half
+            changed += tuple(name for name in fp16.mix(model, half, others, self.peaks) if name not in changed)
         kept = [
             Skip(where=name, op="", reason="float is faster here, or needed for accuracy")
             for name in assignment
@@ -82,21 +88,24 @@ def groups(model: ir.Model, placement: Placement, options: QuantizeOptions) -> t
     Args:
         model: The model that ``placement`` was made for, with everything placed that can be.
         placement: See above.
-        options: For the nodes that the user excludes.
+        options: For the nodes that the user excludes, and the provider.
     """
     members: dict[str, list[ir.Node]] = {}
     choices: dict[str, tuple[Choice, ...]] = {}
+    floats: tuple[Choice, ...] = ("fp16", "float") if options.half else ("float",)
     for node in placement.weighted:
         members.setdefault(_signature(node), []).append(node)
-        choices[_signature(node)] = ("static", "float") if node.op_type == "Conv" else ("static", "dynamic", "float")
+        integers: tuple[Choice, ...] = ("static",) if node.op_type == "Conv" else ("static", "dynamic")
+        choices[_signature(node)] = (*integers, *floats)
     carry = set(choices)
     for node in graph.nodes(model):
         dynamic_only = node.op_type == "LSTM" and node.domain in graph.ONNX_DOMAINS
         dynamic_only = dynamic_only and lstm_refusal(node, options.selects) is None
-        inner = node.graph is not model.graph and node.op_type in ("MatMul", "Gemm")
+        inside = node.graph is not model.graph
+        inner = inside and node.op_type in ("MatMul", "Gemm")
         if dynamic_only or (inner and refusal(node, options.selects) is None):
             members.setdefault(_signature(node), []).append(node)
-            choices[_signature(node)] = ("dynamic", "float")
+            choices[_signature(node)] = ("dynamic", "float") if inside else ("dynamic", *floats)
             carry.add(_signature(node))
     for node in placement.others:
         members.setdefault(node.op_type, []).append(node)

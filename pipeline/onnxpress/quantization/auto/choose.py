@@ -19,6 +19,7 @@ from onnxpress.bench.bench import bench
 from onnxpress.bench.inputs import prepare as prepare_inputs
 from onnxpress.bench.options import BenchOptions
 from onnxpress.bench.statistics import Interval
+from onnxpress.quantization import fp16
 from onnxpress.quantization.auto.candidates import Assignment, Candidates, Choice, groups
 from onnxpress.quantization.auto.journal import Journal
 from onnxpress.quantization.auto.judge import HELD_OUT, Bound, Judge, Quality
@@ -41,6 +42,8 @@ CONFIRM_S = (10.0, 60.0)
 """At least and at most, for each finalist."""
 DEFAULT_DROP = 1.0
 DEFAULT_SQNR_DB = 20.0
+FP16_ERROR = 2.0**-22
+"""Squared relative error of rounding to 11 bits: the most that float16 adds to a value."""
 
 
 def choose(
@@ -86,6 +89,7 @@ def choose(
         options=options,
         groups=groups(fused, placement, options),
         shifts=bias_shifts(fused, options, calibration, ranges) if options.bias_correction else {},
+        peaks=fp16.peaks(collected),
         weights=Weights(floors(placement, scales)),
     )
     session = SessionOptions(provider=options.provider, threads=options.threads or host.usable_threads())
@@ -178,7 +182,7 @@ def _errors(
     errors: dict[str, dict[Choice, float]] = {}
     for found in sensitivity(model, options, data, ranges, at_outputs=True):
         lost = found.at_outputs or 0.0
-        errors[found.node] = {"static": lost}
+        errors[found.node] = {"static": lost, "fp16": FP16_ERROR}
         if found.dynamic is not None and found.static > 0:
             errors[found.node]["dynamic"] = lost * found.dynamic / found.static
     return errors

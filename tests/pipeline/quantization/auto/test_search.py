@@ -1,10 +1,12 @@
 """The search with times and losses that the tests make up: the file of a candidate says what was chosen for it."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import graphs
 import numpy as np
+import onnx.checker
 import onnx_ir as ir
 import pytest
 
@@ -19,7 +21,7 @@ from onnxpress.quantization.auto.judge import Bound, Judge, Quality
 from onnxpress.quantization.auto.race import Race, Runner
 from onnxpress.quantization.auto.search import Search
 from onnxpress.quantization.placement import place
-from onnxpress.session import SessionOptions
+from onnxpress.session import SessionOptions, open_session, run
 
 LAYERS = ("a", "b", "c", "d")
 
@@ -49,6 +51,8 @@ def chosen_in(path: Path) -> dict[str, Choice]:
         producer = node.inputs[0].producer() if node.inputs and node.inputs[0] is not None else None
         if name in found and producer is not None and producer.op_type == "DequantizeLinear":
             found[name] = "static"
+        if name in found and node.inputs[1] is not None and node.inputs[1].dtype == ir.DataType.FLOAT16:
+            found[name] = "fp16"
     return found
 
 
@@ -98,9 +102,10 @@ def search(
     *,
     journal: Journal | None = None,
     clock: Iterator[float] | None = None,
+    provider: str = "cpu",
 ) -> Search:
     model = network()
-    options = QuantizeOptions()
+    options = QuantizeOptions(provider=provider)
     placement = place(model, options.selects)
     candidates = Candidates(
         model=model,
@@ -212,3 +217,43 @@ def test_inputs_reach_the_workers_as_one_file(tmp_path: Path) -> None:
         ratio = race.ratio(runner, race.start(model))
         assert 0.3 < ratio.value < 3 and ratio.low <= ratio.value <= ratio.high
     assert runner.worker._process.poll() is not None  # no process is left behind
+
+
+def test_on_a_gpu_layers_are_float16_where_that_is_fastest_and_the_mix_is_valid(tmp_path: Path) -> None:
+    times: dict[str, Mapping[Choice, float]] = {
+        "a": {"static": 0.9, "dynamic": 0.8, "fp16": 0.3, "float": 1.0},
+        "b": {"static": 0.2, "dynamic": 0.8, "fp16": 0.3, "float": 1.0},
+        "c": {"static": 0.9, "dynamic": 0.8, "fp16": 0.3, "float": 1.0},
+        "d": {"static": 0.9, "dynamic": 0.8, "fp16": 0.7, "float": 0.1},
+    }
+    found = search(tmp_path, MadeUpRace(times), MadeUpJudge(NO_LOSS), provider="cuda")
+    best = found.run()[0]
+    assert dict(best) == {"a": "fp16", "b": "static", "c": "fp16", "d": "float"}
+    onnx.checker.check_model(found.path(best), full_check=True)
+    x = np.random.default_rng(0).normal(size=(4, 8)).astype(np.float32)
+    expected, mixed = (run(open_session(path), {"x": x})["y"] for path in (found.reference, found.path(best)))
+    np.testing.assert_allclose(mixed, expected, atol=0.05)
+    assert np.abs(mixed - expected).max() > 0
+
+
+def test_float16_pays_for_the_bound_before_float_does(tmp_path: Path) -> None:
+    fast: Mapping[Choice, float] = {"static": 0.2, "dynamic": 0.4, "fp16": 0.6, "float": 1.0}
+    drops: dict[str, Mapping[Choice, float]] = {name: {"static": 0.1, "dynamic": 0.1, "fp16": 0.0} for name in LAYERS}
+    drops["b"] = {"static": 5.0, "dynamic": 4.0, "fp16": 0.001}
+    best = search(tmp_path, MadeUpRace(dict.fromkeys(LAYERS, fast)), MadeUpJudge(drops), provider="cuda").run()[0]
+    assert dict(best) == {"a": "static", "b": "fp16", "c": "static", "d": "static"}
+
+
+def test_a_layer_that_comes_near_the_end_of_float16_does_not_become_it(tmp_path: Path) -> None:
+    candidates = search(tmp_path, MadeUpRace({}), MadeUpJudge(NO_LOSS), provider="cuda").candidates
+    large = replace(candidates, peaks={"b": 40000.0})
+    edit = large.build(dict.fromkeys(LAYERS, "fp16"))
+    weights = {node.name: node.inputs[1].dtype for node in edit.model.graph if node.op_type == "MatMul"}
+    expected = dict.fromkeys(LAYERS, ir.DataType.FLOAT16) | {"b": ir.DataType.FLOAT}
+    assert weights == expected and "b" not in edit.changed
+
+
+def test_on_a_cpu_float16_is_no_choice() -> None:
+    model = network()
+    choices = {each.choices for each in groups(model, place(model, QuantizeOptions().selects), QuantizeOptions())}
+    assert choices == {("static", "dynamic", "float")}
