@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxpress.cli.shared import FILE, Result, check_output, common, force_option, output_option, size, step_document
+from onnxpress.cli.shared import Result, check_output, common, force_option, output_option, size, step_document
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 
 @click.command()
-@click.argument("student", type=FILE)
+@click.argument("student", metavar="STUDENT")
 @output_option
-@click.option("--teacher", type=FILE, required=True, help="The model to learn from: same inputs, same outputs.")
+@click.option("--teacher", required=True, metavar="SOURCE", help="What to learn from: same inputs, same outputs.")
 @click.option("--data", required=True, metavar="DATA", help="Samples; no labels needed.")
 @click.option("--samples", type=int, help="Use only the first so many samples.")
 @click.option("--epochs", type=int, help="How often each sample is seen (100).")
@@ -34,9 +37,9 @@ from onnxpress.cli.shared import FILE, Result, check_output, common, force_optio
 @force_option
 @common
 def distill(
-    student: Path,
+    student: str,
     output: Path,
-    teacher: Path,
+    teacher: str,
     data: str,
     samples: int | None,
     epochs: int | None,
@@ -59,7 +62,10 @@ def distill(
 ) -> None:
     """Train the weights of STUDENT until it answers like the teacher: repairs what pruning or quantization lost.
 
-    Needs no labels and no training code. Several processes: torchrun --nproc-per-node 2 -m onnxpress distill ….
+    Needs no labels and no training code. Both may be PyTorch models (zoo:NAME, module:factory, file.py:factory); the
+    weights of such a student are written as OUT.safetensors, for `compress export STUDENT --weights`.
+
+    Several processes: torchrun --nproc-per-node 2 -m onnxpress distill ….
     """
     from onnxpress import artifact, provenance
     from onnxpress.data import dataset
@@ -77,42 +83,63 @@ def distill(
     import_torch()
     from onnxpress.distillation import processes
     from onnxpress.distillation.distill import distill as run
+    from onnxpress.distillation.modules import distill_module, save_weights
 
-    if output.resolve() in (student.resolve(), teacher.resolve()):
+    if output.resolve() in (Path(student).resolve(), Path(teacher).resolve()):
         raise UsageError(f"output {output}: is an input, which is never changed. Choose another name.")
+    if _is_pytorch(student) and output.suffix != ".safetensors":
+        raise UsageError(f"output {output}: the weights of a PyTorch model are written as NAME.safetensors.")
     check_output(output, force=force)
-    source, given, wanted = dataset(data), artifact.read(student), artifact.read(teacher)
+    source, wanted = dataset(data), _teacher(teacher)
+    given = None if _is_pytorch(student) else artifact.load(Path(student))
+    checkpoint = output.with_name(f"{output.name}.checkpoint")
     first = processes.rank() == 0
     progress = result.progress if first else Progress(quiet=True)
     with progress.task(f"distill {student}", 1000) as advance:
-        edit = run(
-            prepare(artifact.load(student)).model,
-            prepare(artifact.load(teacher)).model,
-            chosen,
-            source,
-            checkpoint=output.with_name(f"{output.name}.checkpoint"),
-            resume=resume,
-            advance=advance,
-        )
+        if given is None:
+            module, facts = distill_module(
+                student, wanted, chosen, source, checkpoint=checkpoint, resume=resume, advance=advance
+            )
+        else:
+            model = prepare(given).model
+            edit = run(model, wanted, chosen, source, checkpoint=checkpoint, resume=resume, advance=advance)
+            facts = dict(edit.facts)
     if not first:
         return
-    entry = {
-        "step": "distill",
-        "options": chosen.model_dump(mode="json"),
-        "data_sha256": source.sha256,
-        "teacher_sha256": wanted.sha256,
-        "input_sha256": given.sha256,
-        "versions": provenance.versions(),
-    }
-    made = artifact.save(edit.model, output, step=entry, force=force)
-    facts = edit.facts
-    lines = [
-        f"{output}: {size(made)}",
-        f"  {facts['updates']} updates of {facts['parameters']:,} parameters, {facts['features']} inner tensors",
-    ]
+    lines = [f"  {facts['updates']} updates of {facts['parameters']:,} parameters, {facts['features']} inner tensors"]
     if facts["loss_before"] is not None:
         lines.append(
             f"  held-out loss {facts['loss_before']:.4g} -> {facts['loss_after']:.4g} (best after update "
             f"{facts['best_update']})"
         )
-    result.show("\n".join(lines), step_document("distill", made, edit))
+    if given is None:
+        save_weights(module, output, force=force)
+        document = {"schema": "onnxpress.step/1", "step": "distill", "weights": str(output), "facts": facts}
+        result.show("\n".join([f"{output}: weights of {student}", *lines]), document)
+        return
+    entry = {
+        "step": "distill",
+        "options": chosen.model_dump(mode="json"),
+        "data_sha256": source.sha256,
+        "teacher_sha256": provenance.source_sha256(teacher, None),
+        "input_sha256": artifact.read(Path(student)).sha256,
+        "versions": provenance.versions(),
+    }
+    made = artifact.save(edit.model, output, step=entry, force=force)
+    result.show("\n".join([f"{output}: {size(made)}", *lines]), step_document("distill", made, edit))
+
+
+def _is_pytorch(source: str) -> bool:
+    return ":" in source and not Path(source).is_file()
+
+
+def _teacher(source: str) -> ir.Model:
+    """Return a teacher as a prepared graph."""
+    from onnxpress import artifact
+    from onnxpress.export.export import export
+    from onnxpress.export.options import ExportOptions
+    from onnxpress.export.prepare import prepare
+
+    if _is_pytorch(source):
+        return export(source, ExportOptions(verify=False)).model
+    return prepare(artifact.load(Path(source))).model

@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import onnx_ir as ir
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from onnxpress import artifact, graph
+from onnxpress import graph
 from onnxpress.artifact import Edit
-from onnxpress.distillation import augment, processes
 from onnxpress.distillation.interpreter import FLOATS, Interpreter
-from onnxpress.distillation.loop import Progressed, Training
-from onnxpress.distillation.objective import Objective, information, spread
+from onnxpress.distillation.lesson import Lesson, train
 from onnxpress.distillation.options import DistillOptions
 from onnxpress.distillation.packed import pack, unpack
-from onnxpress.distillation.samples import Samples, length
 from onnxpress.distillation.weights import QuantizedWeight, write
-from onnxpress.errors import DataError, ModelError, UsageError
-from onnxpress.session import SessionOptions, open_session, run
-from onnxpress_calibration.dataset import LABELS, Dataset, InputSpec
+from onnxpress.errors import ModelError, UsageError
+from onnxpress_calibration.dataset import Dataset, InputSpec
 
 MATCHED = 16
 """Inner tensors that are compared at most, spread over the depth of the network."""
@@ -68,58 +60,23 @@ def distill(
     packed = unpack(student_graph)
     specs = graph.input_specs(student_graph)
     _check_pair(student_graph, teacher)
-    rest, part = replace(data, limit=options.samples or data.limit).split(specs, options.held_out)
-    held = Samples.read(part, specs) if options.held_out else Samples(groups=())
-    if held.count and next(rest.samples(), None) is None:
-        raise DataError(f"data {data.origin}: too few samples to hold some out. Give more, or --held-out 0.")
-    training = Samples.read(rest, specs)
-    if options.labels and not (training.labelled and held.labelled):
-        raise DataError(f"data {data.origin}: has no labels `y`, which --labels {options.labels:g} needs.")
     features = _matched(student_graph, teacher) if options.features else []
     student = Interpreter(student_graph, watch=features)
-    parameters = sum(weight.numel() for weight in student.parameters())
-    if not parameters:
+    if not any(True for _ in student.parameters()):
         raise ModelError("distill: the student has no weights that can be trained.")
     _keep_zeros(student)
-    with processes.joined() as ours:
-        taught = _teacher(teacher, features, ours.device)
-        objective = _objective(student_graph, teacher, features, training, taught, options, ours.device)
-        loop = Training(
-            student.to(ours.device),
-            taught,
-            objective,
-            training,
-            held,
-            augment.make(options.augment, specs, labelled=options.labels > 0),
-            options,
-            ours,
-            piece=_fixed_batch(specs),
-        )
-        key = _key(student, teacher, options, data)
-        done = loop.run(checkpoint=checkpoint, key=key, resume=resume, advance=advance)
+    pairs = list(zip(_outputs(student_graph), _outputs(teacher), strict=True))
+    lesson = Lesson(
+        teacher=teacher,
+        outputs={mine.name or "": theirs.name or "" for mine, theirs in pairs},
+        probabilities=frozenset(mine.name or "" for mine, _ in pairs if _is_softmax(mine)),
+        features=features,
+    )
+    facts = train(student, lesson, specs, options, data, checkpoint=checkpoint, resume=resume, advance=advance)
     write(student_graph, student.weights, student.quantized)
     pack(student_graph, packed)
-    return Edit(
-        model=student_graph,
-        changed=(*student.weights, *(stored.name for stored in student.quantized)),
-        facts=_facts(done, parameters, len(features)),
-    )
-
-
-def _facts(done: Progressed, parameters: int, features: int) -> dict[str, object]:
-    history = [
-        {"update": step, "loss": None if loss != loss else loss, "held_out": None if held == float("inf") else held}
-        for step, loss, held in done.history
-    ]
-    return {
-        "updates": done.step,
-        "best_update": done.best_step if done.best_weights else done.step,
-        "loss_before": history[0]["held_out"],
-        "loss_after": history[-1]["held_out"] if done.best == float("inf") else done.best,
-        "parameters": parameters,
-        "features": features,
-        "history": history,
-    }
+    changed = (*student.weights, *(stored.name for stored in student.quantized))
+    return Edit(model=student_graph, changed=changed, facts=facts)
 
 
 def _check_pair(student: ir.Model, teacher: ir.Model) -> None:
@@ -149,6 +106,11 @@ def _check_pair(student: ir.Model, teacher: ir.Model) -> None:
 
 def _outputs(model: ir.Model) -> list[ir.Value]:
     return [value for value in model.graph.outputs if value.dtype in FLOATS]
+
+
+def _is_softmax(value: ir.Value) -> bool:
+    producer = value.producer()
+    return producer is not None and producer.op_type == "Softmax"
 
 
 def _fit(shape: tuple[int | None, ...], other: tuple[int | None, ...]) -> bool:
@@ -204,100 +166,3 @@ def _keep_zeros(student: Interpreter) -> None:
 def _hold(weight: nn.Parameter) -> None:
     mask = (weight.detach() != 0).to(weight.dtype)
     weight.register_hook(lambda gradient: gradient * mask.to(gradient.device))  # type: ignore[no-untyped-call]
-
-
-def _teacher(
-    model: ir.Model, features: list[str], device: torch.device
-) -> Callable[[Mapping[str, Tensor]], dict[str, Tensor]]:
-    """Return the teacher as a function: in PyTorch, or in onnxruntime where PyTorch does not know an operator."""
-    try:
-        module = Interpreter(model, watch=features).to(device).requires_grad_(requires_grad=False)
-    except ModelError:
-        if features:
-            raise
-        session = open_session(model, SessionOptions(spin="off"))
-
-        def answer(feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
-            made = run(session, {name: value.cpu().numpy() for name, value in feeds.items()})
-            return {name: torch.from_numpy(value).to(device) for name, value in made.items()}
-
-        return answer
-    inputs = module.inputs
-
-    def teach(feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        with torch.no_grad():
-            return dict(module({name: feeds[name] for name in inputs}))
-
-    return teach
-
-
-def _objective(
-    student: ir.Model,
-    teacher: ir.Model,
-    features: list[str],
-    samples: Samples,
-    taught: Callable[[Mapping[str, Tensor]], dict[str, Tensor]],
-    options: DistillOptions,
-    device: torch.device,
-) -> Objective:
-    """Decide how each output is compared; the teacher's answers to a few samples say how large its tensors are."""
-    answers = list(_answers(samples, taught, _fixed_batch(graph.input_specs(teacher)), device))
-    found = {name: [answer[name] for answer in answers] for name in answers[0]}
-    spreads = {name: spread(values) for name, values in found.items()}
-    outputs, probabilities = {}, set()
-    for value, wanted in zip(_outputs(student), _outputs(teacher), strict=True):
-        name, other = value.name or "", wanted.name or ""
-        producer = value.producer()
-        if producer is not None and producer.op_type == "Softmax":
-            probabilities.add(name)
-        kind = options.loss
-        if kind == "auto":
-            kind = "kl" if found[other][0].ndim == 2 and found[other][0].shape[1] > 1 else "mse"
-        outputs[name] = other, kind
-        if kind == "kl":
-            soft = name in probabilities
-            spreads[other] = information(found[other], options.temperature, probabilities=soft)
-    return Objective(
-        outputs=outputs,
-        probabilities=frozenset(probabilities),
-        features=tuple(features),
-        spreads=spreads,
-        temperature=options.temperature,
-        features_weight=options.features,
-        labels_weight=options.labels,
-    )
-
-
-def _answers(
-    samples: Samples,
-    taught: Callable[[Mapping[str, Tensor]], dict[str, Tensor]],
-    fixed: int | None,
-    device: torch.device,
-) -> Iterator[dict[str, Tensor]]:
-    """Yield the teacher's answers to the first samples, `SPREAD_SAMPLES` or a few more."""
-    seen = 0
-    for group in samples.groups:
-        size = fixed or min(length(group), SPREAD_SAMPLES - seen)
-        for start in range(0, length(group) - size + 1, size):
-            if seen >= SPREAD_SAMPLES:
-                return
-            feeds = {name: torch.from_numpy(value[start : start + size].copy()) for name, value in group.items()}
-            yield taught({name: value.to(device) for name, value in feeds.items() if name != LABELS})
-            seen += size
-
-
-def _fixed_batch(specs: Mapping[str, InputSpec]) -> int | None:
-    """Return the number of samples a model takes at once, where that is fixed."""
-    sizes = {spec.shape[0] for spec in specs.values() if spec.shape and spec.shape[0] is not None}
-    return next(iter(sizes)) if len(sizes) == 1 else None
-
-
-def _key(student: Interpreter, teacher: ir.Model, options: DistillOptions, data: Dataset) -> str:
-    """Say what a checkpoint is of: the first weights of both models, the options and the data."""
-    digest = hashlib.sha256(json.dumps(options.model_dump(mode="json"), sort_keys=True).encode())
-    digest.update(data.sha256.encode())
-    for tensor in artifact.tensors(teacher):
-        digest.update(tensor.tobytes())
-    for name, value in student.state_dict().items():
-        digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()

@@ -160,6 +160,7 @@ class Training:
         for group in self.optimizer.param_groups:
             group["lr"] = self._rate(share) * group["scale"]
         self.student.train()
+        torch.manual_seed(self.options.seed + (self.done.step << 32))  # for the dropout of PyTorch models
         self.optimizer.zero_grad()
         group_index, positions = self.training.batch(self.done.step, self.options.batch_size, self.options.seed)
         batch = self._changed(self.training.take(group_index, positions), 3, self.done.step)

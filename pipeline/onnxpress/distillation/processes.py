@@ -51,7 +51,7 @@ def rank() -> int:
 
 @contextmanager
 def joined() -> Iterator[Processes]:
-    """Join the other processes while the block runs; torch's threads and determinism are as they were afterwards.
+    """Join the other processes while the block runs; afterwards torch's state is as it was: threads, random numbers.
 
     On a CPU every operation is deterministic, so that one seed gives one result.
     """
@@ -64,7 +64,8 @@ def joined() -> Iterator[Processes]:
     if world > 1:
         distributed.init_process_group("nccl" if cuda else "gloo")
     try:
-        yield Processes(rank=rank(), world=world, device=device)
+        with torch.random.fork_rng():
+            yield Processes(rank=rank(), world=world, device=device)
     finally:
         if world > 1:
             distributed.destroy_process_group()
