@@ -4,7 +4,7 @@
     python benchmarks/bench/gates.py slower --count 100   +10%, limit 5%: at least 95 must fail
     python benchmarks/bench/gates.py faster               SqueezeNet, about 5% less work, within 60 s
 
-`same` and `slower` take about eight seconds a gate; `--seed` continues a series that was cut into pieces.
+`same` and `slower` take about ten seconds a gate; `--seed` continues a series that was cut into pieces.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["same", "slower", "faster"])
     parser.add_argument("--count", type=int, default=1)
-    parser.add_argument("--budget", default="12s", help="of one gate of `same` and `slower`")
+    parser.add_argument("--budget", default="20s", help="of one gate of `same` and `slower`, at most")
     parser.add_argument("--seed", type=int, default=0, help="of the first gate")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:

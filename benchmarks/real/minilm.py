@@ -1,4 +1,4 @@
-"""The accuracy of a sentence encoder: rank correlation of its similarities with human scores, kept pair by pair."""
+"""A sentence encoder: its samples, and its accuracy as rank correlation with human scores, kept pair by pair."""
 
 from __future__ import annotations
 
@@ -10,6 +10,16 @@ import numpy as np
 from onnxpress_calibration.sources.function import load_function
 
 LOADERS = f"{os.environ['ONNXPRESS_REAL_DATA']}/load.py"
+
+
+def calibration() -> dict[str, Any]:
+    """Return every second sentence."""
+    return {name: values[::2] for name, values in load_function(f"{LOADERS}:sts_calibration")().items()}
+
+
+def evaluation() -> dict[str, Any]:
+    """Return the sentences that `calibration` leaves."""
+    return {name: values[1::2] for name, values in load_function(f"{LOADERS}:sts_calibration")().items()}
 
 
 def sts(session: Any) -> dict[str, Any]:  # noqa: ANN401

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import onnx_ir as ir
@@ -20,6 +20,7 @@ from onnxpress.quantization.options import QuantizeOptions
 from onnxpress.quantization.placement import gemms, place
 from onnxpress.quantization.profiling import profile
 from onnxpress.quantization.ranges import choose_ranges
+from onnxpress.quantization.sensitivity import sensitivity
 from onnxpress.quantization.techniques.bias_correction import correct_biases
 from onnxpress.quantization.techniques.equalization import equalize
 from onnxpress.quantization.techniques.smoothing import smooth
@@ -118,6 +119,9 @@ def _static(
     # The float model is run, not the copy: both have every tensor that needs a range, under the same name.
     collected = _collected(model, names, data, statistics, options, advance)
     ranges = choose_ranges(placement, placement.measured, collected, options.calibrator, options.levels)
+    if data is not None and options.verify:
+        losses = sensitivity(model, options, data, ranges, advance=advance)
+        facts["sensitivity"] = [asdict(each) for each in losses]
     if data is not None and options.bias_correction:
         facts["corrected_biases"] = correct_biases(copy, options, data, ranges, advance)
     if data is None and (options.equalize or options.smooth or options.bias_correction):

@@ -374,3 +374,11 @@ def test_dynamic_int8_reaches_the_bodies_of_if() -> None:
     x = np.random.default_rng(0).normal(size=(5, 3, 8)).astype(np.float32)
     for branch in (True, False):
         assert sqnr_db(model, edit.model, {"c": np.array(branch), "x": x}) > 25
+
+
+def test_the_loss_of_each_layer_alone_goes_into_the_facts() -> None:
+    model, data = graphs.conv_chain(), graphs.normal((16, 3, 8, 8))
+    layers = quantize(model, QuantizeOptions(), data).facts["sensitivity"]
+    assert [layer["op"] for layer in layers] == ["Conv", "Conv", "Gemm"]
+    assert all(0 < layer["static"] < 0.01 for layer in layers)
+    assert "sensitivity" not in quantize(model, QuantizeOptions(verify=False), data).facts
