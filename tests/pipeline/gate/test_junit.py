@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from xml.etree import ElementTree as ET
 
+import junitparser
+
 from onnxpress.gate import junit
 from onnxpress.gate.check import Check, Level, Verdict
 
@@ -36,3 +38,14 @@ def test_what_xml_cannot_hold_is_taken_out() -> None:
     text = junit.render([check("fail", reason="<a> & \x1b\x00")])
     case = ET.fromstring(text.split("\n", 1)[1])[0][0]  # noqa: S314
     assert case[0].attrib["message"] == "<a> & \N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}"
+
+
+def test_another_reader_of_the_format_counts_the_same() -> None:
+    checks = [check("pass"), check("fail"), check("missing"), check("waived"), check("warn", "warn")]
+    suites = junitparser.JUnitXml.fromstring(junit.render(checks).encode())
+    (suite,) = list(suites)
+    kinds = [[type(part).__name__ for part in case.result] for case in suite]
+    assert kinds == [[], ["Failure"], ["Error"], ["Skipped"], []]
+    before = (suite.tests, suite.failures, suite.errors, suite.skipped)
+    suite.update_statistics()
+    assert (suite.tests, suite.failures, suite.errors, suite.skipped) == before

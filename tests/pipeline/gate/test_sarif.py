@@ -3,6 +3,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
+from pydantic import ValidationError
+from sarif_pydantic import Sarif
+
 from onnxpress.gate import sarif
 from onnxpress.gate.check import Check, Level, Verdict
 
@@ -60,3 +64,15 @@ def test_a_finding_keeps_its_fingerprint_when_its_number_moves() -> None:
         "runs"
     ][0]["results"]
     assert one["partialFingerprints"] == other["partialFingerprints"] != third["partialFingerprints"]
+
+
+def test_another_implementation_of_the_standard_reads_the_same() -> None:
+    checks = [check("fail"), check("missing"), check("warn", "warn"), check("waived"), check("pass"), check("skipped")]
+    text = sarif.render(checks, "ci/my gate.yaml")
+    read = Sarif.model_validate_json(text)
+    assert [result.rule_id for result in read.runs[0].results or ()] == ["compress/latency-p50"] * 4
+    assert json.loads(read.model_dump_json(by_alias=True, exclude_none=True)) == json.loads(text)
+    broken = json.loads(text)
+    del broken["runs"][0]["tool"]["driver"]["name"]
+    with pytest.raises(ValidationError):  # it would notice
+        Sarif.model_validate(broken)
