@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=["l2", "reconstruction"])
     parser.add_argument("--allocation", default="global")
     parser.add_argument("--left", nargs="+", type=float, help="shares of the MACs that are left")
-    parser.add_argument("--round-to", type=int, default=PruneOptions.model_fields["round_to"].default)
+    parser.add_argument("--round-to", type=int, default=0)
     parser.add_argument("-o", "--output", type=Path)
     asked = parser.parse_args()
     if not FOLDER.is_dir():

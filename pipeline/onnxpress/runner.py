@@ -34,6 +34,7 @@ from onnxpress.files import dumps, remove_abandoned, write_text
 from onnxpress.gate.policy import Policy
 from onnxpress.progress import Progress
 from onnxpress.provenance import source_sha256, versions
+from onnxpress.pruning.options import PruneOptions
 from onnxpress.quantization.options import QuantizeOptions
 from onnxpress.recipe import BASELINE, Recipe, Step, judges, needs_calibration, uses_calibration
 from onnxpress.report.report import Report
@@ -144,6 +145,8 @@ def _apply(
             "host": host.describe().fingerprint,
         }
 
+    if isinstance(step.options, PruneOptions) and step.options.depends_on_host:
+        entry |= {"host": host.describe().fingerprint}
     if isinstance(step.options, DistillOptions):
         entry |= {"teacher_sha256": baseline.sha256}
 
@@ -194,7 +197,7 @@ def apply(
     model = artifact.load(path)
     calibration = samples.calibration if uses_calibration(step) else None
     if step.name == "prune":
-        from onnxpress.pruning import PruneOptions, prune
+        from onnxpress.pruning import prune
 
         assert isinstance(step.options, PruneOptions)  # noqa: S101 - Recipe built it from STEPS
         return prune(model, step.options, calibration)

@@ -25,10 +25,15 @@ from onnxpress.cli.shared import (
 @click.option("--method", help="What matters least: l2, l1; from data: reconstruction, wanda, taylor, activation.")
 @click.option("--granularity", help="channel (removes them), weight (zeros), or n:m such as 2:4.")
 @click.option("--amount", help="Share to prune, for example 30%.")
-@click.option("--target", metavar="macs=0.7", help="What is to be left of macs, params or bytes.")
+@click.option(
+    "--target", metavar="macs=0.7", help="What is to be left of macs, params, bytes or measured latency (also 5ms)."
+)
 @click.option("--allocation", help="How groups share the loss: uniform, global, sensitivity (measured).")
 @click.option("--iterations", type=int, help="Prune in so many equal steps, with a repair after each.")
-@click.option("--round-to", type=int, help="Channel counts are kept at multiples of this.")
+@click.option(
+    "--round-to", type=int, help="Channel counts are kept at multiples of this [default: what the kernels take]."
+)
+@click.option("--ep", help="Execution provider that the model is for: cpu, cuda, …")
 @click.option("--repair", is_flag=True, help="Re-solve the weights behind the cut from calibration data.")
 @click.option("--calibration", metavar="DATA", help="Calibration samples for repair and criteria; no labels needed.")
 @click.option("--held-out", help="Share of the samples to leave alone, that distill will judge by (0).")
@@ -46,6 +51,7 @@ def prune(
     allocation: str | None,
     iterations: int | None,
     round_to: int | None,
+    ep: str | None,
     repair: bool,
     calibration: str | None,
     held_out: str | None,
@@ -62,7 +68,7 @@ def prune(
 
     values: dict[str, Any] = {"method": method, "granularity": granularity, "amount": amount}
     values |= {"target": key_value(target), "allocation": allocation, "iterations": iterations}
-    values |= {"round_to": round_to, "repair": repair or None, "include": include, "exclude": exclude}
+    values |= {"provider": ep, "round_to": round_to, "repair": repair or None, "include": include, "exclude": exclude}
     values |= {"held_out": held_out}
     chosen = options(PruneOptions, values)
     data = dataset(calibration) if calibration is not None else None

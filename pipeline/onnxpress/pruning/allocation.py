@@ -24,14 +24,15 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxpress import graph
-from onnxpress.errors import UsageError
 from onnxpress.graph import Array
 from onnxpress.pruning.groups import Group
-from onnxpress.pruning.options import PruneOptions, Quantity
+from onnxpress.pruning.options import PruneOptions
 from onnxpress.pruning.surgery import Choice, Mask
+from onnxpress.pruning.widths import widths
 
 Counts = dict[Group, int]
 """Channels kept of each group."""
+Measure = Callable[[ir.Model], float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,27 +51,16 @@ class Step:
     """What is lost per share of the quantity saved, see the module."""
 
 
-def choose(
-    model: ir.Model,
-    groups: Sequence[Group],
-    options: PruneOptions,
-    importances: Mapping[Group, Array],
-    whole: float | None = None,
-) -> Choice:
+def choose(groups: Sequence[Group], options: PruneOptions, importances: Mapping[Group, Array], scale: Scale) -> Choice:
     """Decide which channels of each group are kept.
 
     Args:
-        model: The model that the groups are of.
         groups: Those that may become smaller.
         options: Allocation, rounding, and the amount or target.
         importances: What each group loses with each of its channels, [size].
-        whole: The `quantity` that the target is a share of; None means this model's.
-
-    Raises:
-        UsageError: the target cannot be reached; the message says how far the model can go.
+        scale: Weighs the model in what the target limits.
 
     """
-    scale = Scale(model, groups, _unit(options), whole)
     steps = [step for group in groups for step in _steps(group, importances[group], scale, options.round_to)]
     if options.allocation == "uniform":
         steps.sort(key=lambda step: (step.removed_share, step.price))
@@ -80,49 +70,24 @@ def choose(
         taken = steps[: _enough(steps, options, sum(group.size for group in groups))]
         counts = {step.group: step.after for step in taken}
     else:
-        counts = _reaching(steps, scale, options.target[scale.unit])
+        counts = _reaching(steps, scale, next(iter(options.target.values())))
     return {group: best(importances[group], counts.get(group, group.size)) for group in groups}
 
 
-def check(model: ir.Model, groups: Sequence[Group], options: PruneOptions) -> None:
-    """Find out whether a target can be reached.
-
-    Raises:
-        UsageError: it cannot; the message says how far the model can go.
-
-    """
-    for unit, share in (options.target or {}).items():
-        least = Scale(model, groups, unit).ratio({group: widths(group, options.round_to)[0] for group in groups})
-        if least > share:
-            raise UsageError(
-                f"target {unit}={share:g}: cannot be reached, all that can be removed leaves {least:.3g} of the "
-                f"baseline's {unit}. Ask for at least that much, or allow more with round_to and exclude."
-            )
-
-
-def quantity(model: ir.Model, options: PruneOptions) -> float:
-    """Return how much a model has of what the target limits (MACs, where there is no target)."""
-    return MEASURES[_unit(options)](model)
-
-
-def _unit(options: PruneOptions) -> Quantity:
-    return next(iter(options.target or {"macs": 0.0}))
-
-
-def widths(group: Group, round_to: int) -> list[int]:
-    """Return the numbers of channels that may be kept, ascending: multiples of the rounding, and all of them."""
-    step = round_to // math.gcd(round_to, group.width)
-    return [*range(step, group.size, step), group.size]
+def narrowest(groups: Sequence[Group], round_to: int) -> Counts:
+    """Return the fewest channels that may be kept of each group."""
+    return {group: widths(group, round_to)[0] for group in groups}
 
 
 class Scale:
     """Weighs a model at given widths, without touching its weights."""
 
-    def __init__(self, model: ir.Model, groups: Sequence[Group], unit: Quantity, whole: float | None = None) -> None:
+    def __init__(self, model: ir.Model, groups: Sequence[Group], measure: Measure, whole: float | None = None) -> None:
+        """Take a model and its groups, what to measure, and the amount that is the whole (None: this model's)."""
         self._model = model
-        self.unit = unit
+        self._measure = measure
         self._shapes = {member.value: member.value.shape for group in groups for member in group.members}
-        self._whole = MEASURES[unit](model) if whole is None else whole
+        self._whole = measure(model) if whole is None else whole
 
     def ratio(self, counts: Mapping[Group, int]) -> float:
         """Return the quantity at these widths (groups not named are whole) as a share of the whole model's."""
@@ -134,7 +99,7 @@ class Scale:
         for value, size in sizes.items():
             value.shape = ir.Shape(size)
         try:
-            return MEASURES[self.unit](self._model) / self._whole if self._whole else 1.0
+            return self._measure(self._model) / self._whole if self._whole else 1.0
         finally:
             for value, shape in self._shapes.items():
                 value.shape = shape
@@ -151,11 +116,8 @@ def weight_bytes(model: ir.Model) -> int:
     return sum(math.ceil(_elements(value) * value.dtype.bitwidth / 8) for value in values if value.dtype is not None)
 
 
-MEASURES: Mapping[Quantity, Callable[[ir.Model], float]] = {
-    "macs": graph.total_macs,
-    "params": parameters,
-    "bytes": weight_bytes,
-}
+MEASURES: Mapping[str, Measure] = {"macs": graph.total_macs, "params": parameters, "bytes": weight_bytes}
+"""What a target limits and a model's shapes tell; its latency is measured, see `latency`."""
 
 
 def _elements(value: ir.Value) -> int:
@@ -222,7 +184,7 @@ def _reaching(steps: Sequence[Step], scale: Scale, share: float) -> Counts:
         ends.append(_given_back(narrower, steps, scale, share))
         if reached >= 0.99 * share:
             break
-    if not ends:  # `check` has seen to it that this is a matter of rounding
+    if not ends:  # the caller has seen to it that this is a matter of rounding
         return counts
     return min(ends, key=lambda end: sum(step.lost for step in steps if end.get(step.group, step.before) <= step.after))
 

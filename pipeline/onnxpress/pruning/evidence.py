@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from onnxpress import graph
 from onnxpress.graph import Array
-from onnxpress.pruning.linear import Linear, Moments, linear
+from onnxpress.pruning.linear import Linear, Moments, linear, with_ones
 from onnxpress.pruning.surgery import Mask
 from onnxpress.pruning.walk import BATCH
 from onnxpress.pruning.weights import Weight
@@ -95,19 +95,23 @@ def collect(
     layers = [layer for layer in map(linear, model.graph) if layer is not None]
     moments = {layer.weight: (layer, Moments.zeros(layer)) for layer in layers}
     randoms = [np.random.default_rng(0) for _ in layers]
-    exposed = model.clone()
-    values = {value.name: value for node in exposed.graph for value in node.outputs}
-    known = {value.name for value in (*exposed.graph.inputs, *exposed.graph.outputs)}
-    names = dict.fromkeys(str(layer.entering.name) for layer in layers)
-    exposed.graph.outputs.extend(values[name] for name in names if name not in known)
-    session = open_session(exposed)
+    session = open_session(exposing(model, [str(layer.entering.name) for layer in layers]))
     for batch in data.batches(graph.input_specs(model), BATCH):
         feeds = {name: value for name, value in batch.items() if name != LABELS}
         found = feeds | run(session, feeds)
         for layer, random in zip(layers, randoms, strict=True):
-            moments[layer.weight][1].add(layer.features(found[str(layer.entering.name)], random))
+            moments[layer.weight][1].add(with_ones(layer.features(found[str(layer.entering.name)], random)))
         advance(len(next(iter(feeds.values()))))
     return Evidence(moments=moments)
+
+
+def exposing(model: ir.Model, names: Iterable[str]) -> ir.Model:
+    """Return a copy of a model that also outputs these values; inputs among them, and initializers, are left out."""
+    copy = model.clone()
+    computed = {value.name: value for node in copy.graph for value in node.outputs}
+    known = {value.name for value in copy.graph.outputs}
+    copy.graph.outputs.extend(computed[name] for name in dict.fromkeys(names) if name in computed.keys() - known)
+    return copy
 
 
 def damped(covariance: Array) -> Array:

@@ -120,9 +120,8 @@ class Moments:
         size = features + 1
         return cls(np.zeros((groups, size, size)), np.zeros((groups, size, channels if with_targets else 0)))
 
-    def add(self, features: Array, targets: Array | None = None) -> None:
-        """Add rows, [groups, rows, features] and [groups, rows, channels]."""
-        rows = np.concatenate([features, np.ones((*features.shape[:2], 1), features.dtype)], axis=2)
+    def add(self, rows: Array, targets: Array | None = None) -> None:
+        """Add rows, [groups, rows, features + 1] (see `with_ones`) and [groups, rows, channels]."""
         turned = rows.transpose(0, 2, 1)
         self.squares += turned @ rows
         if targets is not None:
@@ -139,6 +138,11 @@ class Moments:
         """Covariance of the features, [groups, features, features]: what no bias can make good."""
         mean = self.squares[:, :-1, -1] / max(self.count, 1)
         return self.squares[:, :-1, :-1] / max(self.count, 1) - mean[:, :, None] * mean[:, None, :]
+
+
+def with_ones(features: Array) -> Array:
+    """Append the feature that is always one: its weight is the bias."""
+    return np.concatenate([features, np.ones((*features.shape[:2], 1), features.dtype)], axis=2)
 
 
 def _some_rows(values: Array, random: np.random.Generator) -> Array:

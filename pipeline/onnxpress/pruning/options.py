@@ -7,12 +7,12 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from onnxpress import units
+from onnxpress import session, units
 from onnxpress.errors import did_you_mean
 from onnxpress.pruning import criteria
 from onnxpress.selection import NodeSelection
 
-Quantity = Literal["macs", "params", "bytes"]
+Quantity = Literal["macs", "params", "bytes", "latency", "latency_ms"]
 _PATTERN = re.compile(r"([1-9][0-9]?):([1-9][0-9]?)")
 
 
@@ -27,13 +27,16 @@ class PruneOptions(NodeSelection):
     amount: float | None = None
     """Share of the channels or weights to remove, ``30%`` or 0.3."""
     target: dict[Quantity, float] | None = None
-    """``{macs: 0.7}`` keeps at most 70 % of the baseline's MACs; or of its ``params``, or the ``bytes`` of weights."""
+    """``{macs: 0.7}`` keeps at most 70 % of the baseline's MACs, ``params``, ``bytes`` of weights, or ``latency`` as
+    measured on this machine (also ``5 ms``, which is kept as ``latency_ms``)."""
     allocation: Literal["uniform", "global", "sensitivity"] = "global"
     """``uniform`` takes the same share of every group (or weight tensor), ``global`` what matters least in the whole
     model by the method's scores, ``sensitivity`` by the measured error of the outputs when one group alone is cut."""
-    round_to: int = Field(default=8, ge=1)
-    """Channel counts are kept multiples of this. onnxruntime's convolutions take channels in blocks, 16 on a CPU with
-    AVX-512 and 8 with AVX2: what is in between costs as much as the next block. 8 keeps more accuracy, 16 is faster."""
+    round_to: int = Field(default=0, ge=0)
+    """Channel counts are kept multiples of this. 0 takes what the kernels work on, see `widths.preferred`: 16 on a CPU
+    with AVX-512, else 8, and half of it, or less, where the amount or target cannot be reached otherwise."""
+    provider: str = "cpu"
+    """Execution provider that the model is for: of the default of ``round_to``, and of measured latencies."""
     iterations: int = Field(default=1, ge=1, le=20)
     """Prune in so many equal steps, with a repair after each."""
     repair: bool = False
@@ -71,8 +74,20 @@ class PruneOptions(NodeSelection):
             name, _, share = value.partition("=")
             value = {name.strip(): share}
         if not isinstance(value, dict) or len(value) != 1:
-            raise ValueError(f"{value!r}: is no target. Write for example {{macs: 0.7}} (or params, or bytes)")
-        return {name: units.parse_fraction(share) for name, share in value.items()}
+            raise ValueError(f"{value!r}: is no target. Write for example {{macs: 0.7}} (or params, bytes, latency)")
+        name, limit = next(iter(value.items()))
+        if name == "latency_ms":
+            return {name: units.parse(f"{limit}ms", "ms")}
+        if name == "latency" and isinstance(limit, str) and limit.strip().endswith("s"):
+            return {"latency_ms": units.parse(limit, "ms")}
+        return {name: units.parse_fraction(limit)}
+
+    @field_validator("provider")
+    @classmethod
+    def _known_provider(cls, value: str) -> str:
+        if value not in session.providers():
+            raise ValueError(f"unknown execution provider {value!r}.{did_you_mean(value, session.providers())}")
+        return value
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -81,7 +96,7 @@ class PruneOptions(NodeSelection):
             if len(given) != 1:
                 raise ValueError("granularity channel needs exactly one of amount and target (say how much to remove)")
             return self
-        alone = self.model_fields_set & {"iterations", "repair", "round_to", "target"}
+        alone = self.model_fields_set & {"iterations", "provider", "repair", "round_to", "target"}
         alone |= {"allocation"} if self.allocation == "sensitivity" else set()
         if alone:
             raise ValueError(f"{min(alone)} is for granularity channel only, not for {self.granularity}")
@@ -100,6 +115,12 @@ class PruneOptions(NodeSelection):
             return self.model_copy(update={"target": {name: 1 - (1 - to) * share for name, to in self.target.items()}})
         gone = (self.amount or 0) * (number - 1) / self.iterations
         return self.model_copy(update={"amount": ((self.amount or 0) * share - gone) / max(1 - gone, 1e-12)})
+
+    @property
+    def depends_on_host(self) -> bool:
+        """Tell whether another machine may give another model."""
+        measured = self.target is not None and not self.target.keys().isdisjoint({"latency", "latency_ms"})
+        return self.granularity == "channel" and (self.round_to == 0 or measured)
 
     @property
     def needs_data(self) -> bool:

@@ -30,7 +30,7 @@ def prove(pruned: ir.Model, masked: ir.Model, data: Dataset | None) -> float | N
     """
     reference = session.open_session(masked)
     candidate = session.open_session(pruned)
-    for feeds in _inputs(masked, data):
+    for feeds in samples(masked, data, 4):
         try:
             expected = session.run(reference, feeds)
         except ModelError:
@@ -64,10 +64,11 @@ def _difference(computed: Array, expected: Array) -> float:
     return float(gap / max(np.max(np.abs(other), where=np.isfinite(other), initial=0.0), 1e-30))
 
 
-def _inputs(model: ir.Model, data: Dataset | None) -> Iterator[Mapping[str, Array]]:
+def samples(model: ir.Model, data: Dataset | None, count: int) -> Iterator[Mapping[str, Array]]:
+    """Yield inputs of so many samples: the first of the data, else noise of several sizes, to be tried in order."""
     specs = graph.input_specs(model)
     if data is not None:
-        batch = next(data.batches(specs, size=4))
+        batch = next(data.batches(specs, size=count))
         yield {name: value for name, value in batch.items() if name != LABELS or name in specs}
         return
     for size in (8, 32, 224):  # small first; image models with free height and width need more
@@ -75,7 +76,7 @@ def _inputs(model: ir.Model, data: Dataset | None) -> Iterator[Mapping[str, Arra
         feeds = {}
         for value in graph.inputs(model):
             spec = specs[str(value.name)]
-            shape = [2 if axis == 0 else size for axis in range(len(spec.shape))]
+            shape = [min(count, 2) if axis == 0 else size for axis in range(len(spec.shape))]
             shape = [known or free for known, free in zip(spec.shape, shape, strict=True)]
             noise = generator.standard_normal(shape) if spec.dtype.kind == "f" else generator.integers(0, 2, shape)
             feeds[str(value.name)] = noise.astype(spec.dtype)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from onnxpress import graph
+from onnxpress import graph, host
 from onnxpress.artifact import Edit, Skip
 from onnxpress.errors import UsageError
 from onnxpress.export.passes import shapes
@@ -17,10 +18,13 @@ from onnxpress.export.passes.rewiring import initializer
 from onnxpress.pruning import allocation, criteria, gradients, proof, sensitivity, surgery
 from onnxpress.pruning.evidence import Evidence, collect
 from onnxpress.pruning.groups import Analysis, Group, analyze
+from onnxpress.pruning.latency import Latency
 from onnxpress.pruning.layout import label
 from onnxpress.pruning.options import PruneOptions
 from onnxpress.pruning.repair import repair
 from onnxpress.pruning.sparsity import deflated_bytes, sparsify
+from onnxpress.pruning.widths import preferred, widths
+from onnxpress.session import SessionOptions
 from onnxpress_calibration.dataset import Dataset
 
 
@@ -77,8 +81,22 @@ def _channels(work: ir.Model, options: PruneOptions, data: Dataset | None) -> Ed
     shapes.infer(work)
     reference, outputs = work.clone(), {str(value.name): value for node in work.graph for value in node.outputs}
     analysis = analyze(work)
-    groups, skipped = _selected(analysis, options)
-    allocation.check(work, groups, options)
+    (unit, limit), *_ = (options.target or {"macs": 1.0}).items()
+    latency = None
+    if unit in ("latency", "latency_ms"):
+        latency = Latency(reference, data, SessionOptions(provider=options.provider))
+        share = min(limit / latency.whole_ms, 1.0) if unit == "latency_ms" else limit
+        options = options.model_copy(update={"target": {"latency": share}})
+    measure = latency or allocation.MEASURES[unit]
+    whole = measure(work)
+
+    def least(counts: allocation.Counts) -> float:
+        if latency is None:
+            return allocation.Scale(work, list(counts), measure, whole).ratio(counts)
+        choice = {group: allocation.best(np.zeros(group.size), count) for group, count in counts.items()}
+        return latency.compare(reference, surgery.without(work, choice)).value
+
+    options, groups, skipped = _rounded(analysis, options, least)
     facts: dict[str, Any] = {
         "params_before": allocation.parameters(work),
         "macs_before": graph.total_macs(work),
@@ -86,8 +104,8 @@ def _channels(work: ir.Model, options: PruneOptions, data: Dataset | None) -> Ed
         "groups_skipped": len(analysis.groups) - len(groups),
         "channels_before": sum(group.size for group in groups),
         "prunable_macs_pct": 100 * _prunable_share(work, groups),
+        "round_to": options.round_to,
     }
-    whole = allocation.quantity(work, options)
     kept, errors, changed, repaired, removed = surgery.Kept({}), [], [], [], 0
     for number in range(1, options.iterations + 1):
         groups = groups if number == 1 else _selected(analyze(work), options)[0]
@@ -95,7 +113,11 @@ def _channels(work: ir.Model, options: PruneOptions, data: Dataset | None) -> Ed
         importances = {group: criteria.importance(options.method, group, evidence) for group in groups}
         if options.allocation == "sensitivity" and data is not None:
             importances = sensitivity.measured(work, groups, importances, options.round_to, evidence, data)
-        choice = allocation.choose(work, groups, options.iteration(number), importances, whole)
+        now = options.iteration(number)
+        if latency is None:
+            choice = allocation.choose(groups, now, importances, allocation.Scale(work, groups, measure, whole))
+        else:
+            choice = latency.cut(work, reference, groups, now, importances)
         removed += sum(int(np.count_nonzero(~keep)) for keep in choice.values())
         masked = surgery.masked(work, choice)
         kept = kept.then(surgery.Kept(choice))
@@ -112,8 +134,53 @@ def _channels(work: ir.Model, options: PruneOptions, data: Dataset | None) -> Ed
         "proof_error": max((error for error in errors if error is not None), default=None),
         "layers_repaired": len(repaired),
     }
+    if latency is not None:
+        ratio = latency.compare(reference, work)
+        facts |= {
+            "latency_before_ms": latency.whole_ms,
+            "latency_ratio": ratio.value,
+            "latency_ratio_ci95": [ratio.low, ratio.high],
+        }
     shapes.restore(work, stated)
     return Edit(model=work, changed=tuple(dict.fromkeys(changed)), skipped=tuple(skipped), facts=facts)
+
+
+def _rounded(
+    analysis: Analysis, options: PruneOptions, least: Callable[[allocation.Counts], float]
+) -> tuple[PruneOptions, list[Group], list[Skip]]:
+    """Settle what channel counts are rounded to; return the options with it, the groups that can shrink, the others.
+
+    Without the user's word it is what the kernels take, halved as long as the amount or target cannot be reached.
+
+    Args:
+        analysis: Of the model.
+        options: As given.
+        least: Returns the share of the target's quantity that is left at the given widths.
+
+    Raises:
+        UsageError: the target cannot be reached; the message says how far the model can go.
+
+    """
+    round_to = options.round_to or preferred(options.provider, host.describe().features)
+    while True:
+        tried = options.model_copy(update={"round_to": round_to})
+        groups, skipped = _selected(analysis, tried)
+        counts = allocation.narrowest(groups, round_to)
+        if options.target is not None:
+            ((unit, share),) = options.target.items()
+            left = 0.0 if share >= 1 else least(counts)
+        else:
+            share, channels = 1 - (options.amount or 0.0), sum(group.size for group in analysis.prunable)
+            left = 1 - sum(group.size - count for group, count in counts.items()) / max(channels, 1)
+        if left <= share or options.round_to or round_to == 1:
+            break
+        round_to //= 2
+    if options.target is not None and left > share:
+        raise UsageError(
+            f"target {unit}={share:.3g}: cannot be reached, all that can be removed leaves {left:.3g} of the "
+            f"baseline's {unit}. Ask for at least that much, or allow more with round_to and exclude."
+        )
+    return tried, groups, skipped
 
 
 def _evidence(model: ir.Model, options: PruneOptions, data: Dataset | None) -> Evidence:
@@ -148,7 +215,7 @@ def _selected(analysis: Analysis, options: PruneOptions) -> tuple[list[Group], l
             skipped.append(
                 Skip(where=group.name, op=node.op_type, reason=f"{excluded[0]} is left out by include or exclude")
             )
-        elif len(allocation.widths(group, options.round_to)) == 1:
+        elif len(widths(group, options.round_to)) == 1:
             reason = f"{group.size} channels of width {group.width}: none can go at round_to {options.round_to}"
             skipped.append(Skip(where=group.name, op=node.op_type, reason=reason))
         else:

@@ -8,14 +8,25 @@ the weights and bias that solve the ridge regression::
 over calibration samples, where ``x'`` is the layer's input in the pruned model (layers before it repaired already),
 ``y`` the float model's output of the same layer at the channels that are kept, and ``W₀`` the weights as they were cut.
 No labels, no training code: Y. He et al., "Channel pruning for accelerating very deep neural networks", 2017
-(arXiv:1707.06168), section 3.1. Both models go through the data once, a piece from layer to layer at a time, and only
-the normal equations are kept, so memory does not grow with the samples.
+(arXiv:1707.06168), section 3.1.
+
+Two things that follow a layer are taken into account:
+
+* Where its output is added to another value (a residual connection), what went wrong with that one is made good, too:
+  the sum is to be what it was in the float model (the same paper, section 3.3).
+* Where a Relu follows, values below zero need not be right, only below zero. With ``y ≤ 0`` an output counts only by
+  what it has above zero, which leaves a convex problem. It is solved by Newton steps with the same matrix, each output
+  that is right already taken as its own target, and Nesterov's momentum (X. Zhang et al., "Accelerating very deep
+  convolutional networks", 2015, arXiv:1505.06798, section 3.2, have the idea for low-rank layers).
+
+Both models go through the data once, a piece from layer to layer at a time. The rows of one layer lie in a file while
+it is solved; memory holds the normal equations and one batch, however many samples there are.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,13 +36,15 @@ import onnx_ir as ir
 from onnxpress import graph
 from onnxpress.graph import Array
 from onnxpress.pruning.layout import label
-from onnxpress.pruning.linear import Linear, Moments, linear
+from onnxpress.pruning.linear import Linear, Moments, linear, with_ones
 from onnxpress.pruning.surgery import Kept
 from onnxpress.pruning.walk import Walk
 from onnxpress_calibration.dataset import Dataset
 
 RIDGE = 1e-3
 """λ, relative to the mean square of an input feature times the number of rows."""
+ROUNDS = 5
+"""Newton steps for a layer before a Relu; more change the outputs of SqueezeNet and ResNet-56 no more."""
 
 
 def repair(
@@ -55,26 +68,39 @@ def repair(
     reached = _reached(pruned, kept)
     found = [(position, _layer(node, kept, outputs)) for position, node in enumerate(pruned.graph)]
     layers = [(position, layer) for position, layer in found if layer is not None and layer.map.entering in reached]
-    names = [node.outputs[0] for node in reference.graph]
+    twins = {value.name: value for node in reference.graph for value in (*node.inputs, *node.outputs) if value}
     with tempfile.TemporaryDirectory(prefix="onnxpress-repair-") as folder:
         now = Walk(pruned, data, Path(folder) / "pruned")
         before = Walk(reference, data, Path(folder) / "reference")
         for position, layer in layers:
             now.to(position)
             before.to(position + 1)
-            random, same = np.random.default_rng(0), np.random.default_rng(0)
-            moments = Moments.zeros(layer.map, with_targets=True)
-            for entering, leaving in zip(now.values(layer.map.entering), before.values(names[position]), strict=True):
-                wanted = leaving if layer.kept is None else np.compress(layer.kept, leaving, axis=layer.axis)
-                moments.add(layer.map.features(entering, random), layer.map.targets(wanted, same))
-            layer.solve(pruned, moments)
+            layer.solve(pruned, _Rows(Path(folder) / "rows.npy", layer.rows(now, before, twins)))
             advance(1)
     return [label(layer.map.node) for _, layer in layers]
 
 
+class _Rows:
+    """Rows of one layer, batch by batch, in a file: features, targets, and what is added to the output afterwards."""
+
+    def __init__(self, path: Path, batches: Iterable[tuple[Array, Array, Array]]) -> None:
+        self._path = path
+        self._count = 0
+        with path.open("wb") as file:
+            for batch in batches:
+                for array in batch:
+                    np.save(file, array)
+                self._count += 1
+
+    def __iter__(self) -> Iterator[tuple[Array, Array, Array]]:
+        with self._path.open("rb") as file:
+            for _ in range(self._count):
+                yield np.load(file), np.load(file), np.load(file)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Layer:
-    """A linear map whose weights can be solved for, and where its bias is or could be."""
+    """A linear map whose weights can be solved for, where its bias is or could be, and what follows."""
 
     map: Linear
     adder: ir.Node | None
@@ -82,38 +108,88 @@ class _Layer:
     bias: ir.Value | None
     kept: Array | None
     """Mask of the float model's output channels; None when all were kept."""
+    shortcut: ir.Value | None
+    """What the output is added to, when that is known before the layer runs."""
+    rectified: bool
+    """Whether only Relu reads the result."""
 
     @property
     def axis(self) -> int:
         """Where the output channels lie."""
         return 1 if self.map.node.op_type == "Conv" else -1
 
-    def solve(self, model: ir.Model, moments: Moments) -> None:
-        """Solve the normal equations and put weights and bias back; a missing bias is added where there is a place."""
+    def rows(
+        self, now: Walk, before: Walk, twins: Mapping[str | None, ir.Value]
+    ) -> Iterator[tuple[Array, Array, Array]]:
+        """Yield features [groups, rows, features + 1], targets and what is added, both [groups, rows, channels].
+
+        Args:
+            now: The pruned model, at this layer.
+            before: The float model, just behind it.
+            twins: The float model's values by name.
+        """
+        random = [np.random.default_rng(0) for _ in range(3)]  # the same positions of each
+        result = self.map.node.outputs[0]
+        reads = [now.values(self.map.entering), before.values(twins[result.name])]
+        if self.shortcut is not None:
+            reads += [now.values(self.shortcut), before.values(twins[self.shortcut.name])]
+        for entering, leaving, *shortcuts in zip(*reads, strict=True):
+            wanted, added = self._cut(leaving), np.zeros((1, 1, 1), np.float32)
+            if shortcuts:
+                mine, theirs = shortcuts
+                wanted = wanted + self._cut(theirs) - mine
+                added = self.map.targets(np.broadcast_to(mine, wanted.shape), random[2])
+            if self.adder is not self.map.node:
+                added = added + self._old_bias()
+            features = with_ones(self.map.features(entering, random[0]))
+            yield features, self.map.targets(wanted, random[1]), added
+
+    def solve(self, model: ir.Model, rows: _Rows) -> None:
+        """Solve for weights and bias and put them back; a missing bias is added where there is a place."""
         matrix = self.map.matrix()
-        old = np.zeros(matrix.shape[0] * matrix.shape[2])
-        if self.bias is not None and self.adder is self.map.node:
-            old += graph.constant(self.bias)
+        old = self._old_bias() if self.adder is self.map.node else np.zeros(matrix.shape[0] * matrix.shape[2])
         start = np.concatenate([matrix, old.reshape(len(matrix), 1, -1)], axis=1)
         free = slice(None) if self.adder is not None else slice(-1)  # without a place for a bias, none is solved for
-        squares, start = moments.squares[:, free, free], start[:, free]
+        moments = Moments.zeros(self.map, with_targets=True)
+        for features, targets, _ in rows:
+            moments.add(features, targets)
+        start, squares = start[:, free], moments.squares[:, free, free]
         penalty = np.repeat(RIDGE * moments.count * moments.energy.mean(axis=1)[:, None], squares.shape[1], axis=1)
         penalty[:, matrix.shape[1] :] = 1e-9 * moments.count  # the bias is free, up to what keeps the system regular
-        ridge = squares + penalty[:, :, None] * np.eye(squares.shape[1])
-        solution = start + np.linalg.solve(ridge, moments.products[:, free] - squares @ start)
-        self.map.store(solution[:, : matrix.shape[1]])
+        inverse = np.linalg.inv(squares + penalty[:, :, None] * np.eye(squares.shape[1]))
+        solution = start + inverse @ (moments.products[:, free] - squares @ start)
+        ahead = solution
+        for turn in range(ROUNDS if self.rectified else 0):
+            products = np.zeros_like(solution)
+            for features, targets, added in rows:
+                sums = features[..., free] @ ahead.astype(np.float32) + added
+                right = np.where(targets + added > 0, targets, np.minimum(sums, 0) - added)
+                products += features[..., free].transpose(0, 2, 1) @ right
+            last, solution = solution, start + inverse @ (products - squares @ start)
+            ahead = solution + turn / (turn + 3) * (solution - last)
+        self._store(model, solution[:, : matrix.shape[1]], solution[:, -1].ravel())
+
+    def _store(self, model: ir.Model, matrix: Array, bias: Array) -> None:
+        self.map.store(matrix)
         if self.adder is None:
             return
-        new = solution[:, -1].ravel()
         if self.bias is None:
             name = f"{self.map.weight.name}_repaired_bias"
-            added = graph.add_initializer(model.graph, name, new.astype(np.float32))
+            added = graph.add_initializer(model.graph, name, bias.astype(np.float32))
             self.adder.resize_inputs(3)
             self.adder.replace_input_with(2, added)
             return
         if self.adder is not self.map.node:
-            new += graph.constant(self.bias)
-        self.bias.const_value = ir.tensor(new.astype(np.float32), name=self.bias.name)
+            bias = bias + self._old_bias()
+        self.bias.const_value = ir.tensor(bias.astype(np.float32), name=self.bias.name)
+
+    def _old_bias(self) -> Array:
+        array = graph.constant(self.bias)
+        return np.zeros(self.map.matrix().shape[2] * self.map.groups, np.float32) if array is None else array
+
+    def _cut(self, values: Array) -> Array:
+        """Leave out the channels that the cut has removed."""
+        return values if self.kept is None else np.compress(self.kept, values, axis=self.axis)
 
 
 def _reached(model: ir.Model, kept: Kept) -> set[ir.Value]:
@@ -137,7 +213,8 @@ def _layer(node: ir.Node, kept: Kept, outputs: Mapping[str, ir.Value]) -> _Layer
         return None
     output = outputs[str(node.outputs[0].name)]
     mask = kept.along(output, 1 if node.op_type == "Conv" else len(output.shape or ()) - 1)
-    return _Layer(map=found, adder=adder, bias=bias, kept=mask)
+    shortcut, rectified = _follow(node, (adder or node).outputs[0])
+    return _Layer(map=found, adder=adder, bias=bias, kept=mask, shortcut=shortcut, rectified=rectified)
 
 
 def _bias(node: ir.Node) -> tuple[ir.Node | None, ir.Value | None]:
@@ -151,6 +228,21 @@ def _bias(node: ir.Node) -> tuple[ir.Node | None, ir.Value | None]:
             if bias is not None and _is_bias(bias):
                 return readers[0], bias
     return None, None
+
+
+def _follow(node: ir.Node, result: ir.Value) -> tuple[ir.Value | None, bool]:
+    """Return what is added to a layer's result, if that is computed before the layer, and whether only Relu follows."""
+    shortcut = None
+    readers = graph.consumers(result)
+    if len(readers) == 1 and readers[0].op_type == "Add" and not result.is_graph_output():
+        (other,) = [value for value in readers[0].inputs if value is not result] or [None]
+        producer = None if other is None else other.producer()
+        known = producer is None or (node.graph is not None and node.graph.index(producer) < node.graph.index(node))
+        if other is not None and known and not other.is_initializer() and graph.shape(other) == graph.shape(result):
+            shortcut, result = other, readers[0].outputs[0]
+            readers = graph.consumers(result)
+    only = bool(readers) and all(reader.op_type == "Relu" for reader in readers) and not result.is_graph_output()
+    return shortcut, only
 
 
 def _is_bias(value: ir.Value) -> bool:

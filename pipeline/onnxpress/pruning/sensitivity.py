@@ -20,6 +20,7 @@ from onnxpress.pruning.evidence import Evidence
 from onnxpress.pruning.groups import Group
 from onnxpress.pruning.surgery import Mask
 from onnxpress.pruning.walk import BATCH
+from onnxpress.pruning.widths import widths
 from onnxpress.session import open_session, run
 from onnxpress_calibration.dataset import LABELS, Dataset
 
@@ -51,8 +52,8 @@ def measured(
     expected = [run(session, feeds) for feeds in batches]
     scaled = {}
     for group in groups:
-        widths = allocation.widths(group, round_to)[:-1]
-        keep = allocation.best(importances[group], min(widths, key=lambda width: abs(width - group.size / 2)))
+        narrower = widths(group, round_to)[:-1]
+        keep = allocation.best(importances[group], min(narrower, key=lambda width: abs(width - group.size / 2)))
         session = open_session(_without(model, group, keep, evidence))
         errors = [_error(run(session, feeds), wanted) for feeds, wanted in zip(batches, expected, strict=True)]
         lost = importances[group][~keep].sum()

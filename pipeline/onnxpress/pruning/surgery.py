@@ -50,6 +50,14 @@ class Kept:
                 both._masks[value][axis] = whole
         return both
 
+    def on(self, model: ir.Model) -> Kept:
+        """Return the same for a clone of the model, whose values have the same names."""
+        twins = {value.name: value for value in (*model.graph.inputs, *model.graph.initializers.values())}
+        twins |= {value.name: value for node in model.graph for value in node.outputs}
+        same = Kept({})
+        same._masks = {twins[value.name]: masks for value, masks in self._masks.items()}
+        return same
+
     def along(self, value: ir.Value | None, axis: int) -> Mask | None:
         """Return the mask of an axis that is cut; None when all of it is kept."""
         return None if value is None else self._masks.get(value, {}).get(axis)
@@ -61,7 +69,17 @@ class Kept:
 
 def cut(model: ir.Model, choice: Choice) -> list[str]:
     """Remove channels from a model, in place; return the names of the nodes whose weights became smaller."""
-    kept = Kept(choice)
+    return _remove(model, Kept(choice))
+
+
+def without(model: ir.Model, choice: Choice) -> ir.Model:
+    """Return a copy of a model with channels removed."""
+    copy = model.clone()
+    _remove(copy, Kept(choice).on(copy))
+    return copy
+
+
+def _remove(model: ir.Model, kept: Kept) -> list[str]:
     for node in model.graph:
         rewrite = REWRITES.get(node.op_type)
         if rewrite is not None and any(value in kept.values() for value in [*node.inputs, *node.outputs]):

@@ -7,7 +7,6 @@ import onnx_ir as ir
 import pytest
 
 from onnxpress import graph
-from onnxpress.errors import UsageError
 from onnxpress.pruning import PruneOptions, allocation, criteria, surgery
 from onnxpress.pruning.evidence import Evidence
 from onnxpress.pruning.groups import Group, analyze
@@ -37,9 +36,13 @@ net (float[N,S,8] x, float[8,48] vw, float[48,8] ow) => (float[N,S,8] y) {
 
 
 def choose(model: ir.Model, groups: Sequence[Group], options: PruneOptions) -> surgery.Choice:
-    allocation.check(model, groups, options)
     importances = {group: criteria.importance(options.method, group, Evidence()) for group in groups}
-    return allocation.choose(model, groups, options, importances)
+    options = options.model_copy(update={"round_to": options.round_to or 8})
+    return allocation.choose(groups, options, importances, scale(model, groups, next(iter(options.target or ["macs"]))))
+
+
+def scale(model: ir.Model, groups: Sequence[Group], quantity: str) -> allocation.Scale:
+    return allocation.Scale(model, groups, allocation.MEASURES[quantity])
 
 
 def counts(model: ir.Model, **options: object) -> dict[str, int]:
@@ -113,11 +116,11 @@ def test_target_is_met_and_no_single_step_can_be_given_back(
     groups = analyze(model).prunable
     choice = choose(model, groups, PruneOptions(target={quantity: share}, allocation=how))
     kept = {group: int(keep.sum()) for group, keep in choice.items()}
-    scale = allocation.Scale(model, groups, quantity)  # type: ignore[arg-type]
-    assert share - 0.1 < scale.ratio(kept) <= share
+    weigh = scale(model, groups, quantity)
+    assert share - 0.1 < weigh.ratio(kept) <= share
     for group, count in kept.items():
         if count < group.size:
-            assert scale.ratio({**kept, group: count + 8}) > share
+            assert weigh.ratio({**kept, group: count + 8}) > share
 
 
 def test_scale_foretells_what_the_cut_gives(build: Build) -> None:
@@ -126,33 +129,8 @@ def test_scale_foretells_what_the_cut_gives(build: Build) -> None:
     full = graph.total_macs(model), allocation.parameters(model), allocation.weight_bytes(model)
     choice = {group: np.arange(group.size) % 3 > 0 for group in groups}
     kept = {group: int(keep.sum()) for group, keep in choice.items()}
-    foretold = [allocation.Scale(model, groups, quantity).ratio(kept) for quantity in ("macs", "params", "bytes")]
+    foretold = [scale(model, groups, quantity).ratio(kept) for quantity in ("macs", "params", "bytes")]
     assert graph.total_macs(model) == full[0], "measuring changed the model"
     surgery.cut(model, choice)
     found = graph.total_macs(model), allocation.parameters(model), allocation.weight_bytes(model)
     assert foretold == [after / before for after, before in zip(found, full, strict=True)]
-
-
-def test_target_out_of_reach_says_how_far_it_goes(build: Build) -> None:
-    model = build(NET)
-    groups = analyze(model).prunable
-    least = allocation.Scale(model, groups, "macs").ratio(dict.fromkeys(groups, 8))
-    with pytest.raises(UsageError, match=rf"target macs=0.01: cannot be reached, .* leaves {least:.3g} of"):
-        counts(model, target={"macs": 0.01})
-
-
-def test_width_of_a_channel_counts_in_the_rounding(build: Build) -> None:
-    (group,) = analyze(build(HEADS)).prunable
-    assert (group.size, group.width) == (6, 8)
-    assert allocation.widths(group, 8) == [1, 2, 3, 4, 5, 6]
-    assert allocation.widths(group, 16) == [2, 4, 6]
-    assert allocation.widths(group, 12) == [3, 6]
-
-
-def test_widths_of_a_group_that_is_no_multiple(build: Build) -> None:
-    model = build(NET)
-    group: Group = analyze(model).prunable[0]
-    assert allocation.widths(group, 8) == [8, 16]
-    assert allocation.widths(group, 6) == [6, 12, 16]
-    assert allocation.widths(group, 16) == [16]
-    assert allocation.widths(group, 64) == [16]

@@ -30,7 +30,7 @@ net (float[N,3,8,8] x, float[16,3,3,3] aw, float[16] ab, float[32,16,3,3] bw, fl
 
 def test_facts_and_changes(build: Build) -> None:
     model = build(NET)
-    edit = prune(model, PruneOptions(target={"macs": 0.5}))
+    edit = prune(model, PruneOptions(target={"macs": 0.5}, round_to=8))
     facts = edit.facts
     assert facts["macs_before"] == graph.total_macs(model) == 64 * (16 * 27 + 32 * 144 + 16 * 32) + 160
     assert facts["macs_after"] == graph.total_macs(edit.model)
@@ -59,14 +59,14 @@ def test_the_same_options_give_the_same_bytes(build: Build) -> None:
 
 def test_inputs_and_outputs_stay(build: Build) -> None:
     model = build(NET)
-    edit = prune(model, PruneOptions(amount="100%"))
+    edit = prune(model, PruneOptions(amount="100%", round_to=8))
     assert [str(value) for value in edit.model.graph.inputs] == [str(value) for value in model.graph.inputs]
     assert [(v.name, str(v.shape)) for v in edit.model.graph.outputs] == [("y", "[N,10]")]
     assert graph.shape(edit.model.graph.initializers["aw"]) == (8, 3, 3, 3)
 
 
 def test_excluded_nodes_keep_their_channels(build: Build) -> None:
-    edit = prune(build(NET), PruneOptions(amount=0.5, exclude="^c$", allocation="uniform"))
+    edit = prune(build(NET), PruneOptions(amount=0.5, exclude="^c$", allocation="uniform", round_to=8))
     assert graph.shape(edit.model.graph.initializers["aw"]) == (16, 3, 3, 3)
     assert graph.shape(edit.model.graph.initializers["bw"]) == (16, 16, 3, 3)
     assert ("a", "Conv", "c is left out by include or exclude") in [(s.where, s.op, s.reason) for s in edit.skipped]
@@ -90,7 +90,7 @@ def test_equal_biases_do_not_tie_layers(build: Build) -> None:
       y = Conv (c, dw)
     }
     """
-    edit = prune(build(text), PruneOptions(amount=0.5, exclude="^a$", allocation="uniform"))
+    edit = prune(build(text), PruneOptions(amount=0.5, exclude="^a$", allocation="uniform", round_to=8))
     sizes = {name: graph.shape(value) for name, value in edit.model.graph.initializers.items()}
     assert (sizes["aw"], sizes["cw"], sizes["dw"]) == ((16, 3, 1, 1), (8, 16, 1, 1), (5, 8, 1, 1))
 
@@ -102,7 +102,7 @@ def test_weights_in_constant_nodes_are_lifted(build: Build) -> None:
     model.graph.insert_before(node, ones)
     ones.outputs[0].name = "ones"
     node.replace_input_with(0, ones.outputs[0])
-    edit = prune(model, PruneOptions(amount=0.5, allocation="uniform"))
+    edit = prune(model, PruneOptions(amount=0.5, allocation="uniform", round_to=8))
     assert graph.shape(edit.model.graph.initializers["ones"]) == (8, 1, 1)
 
 
@@ -114,7 +114,7 @@ def test_nothing_selected(build: Build) -> None:
 def test_target_out_of_reach(build: Build) -> None:
     least = (64 * (8 * 27 + 8 * 72 + 8 * 8) + 80) / (64 * (16 * 27 + 32 * 144 + 16 * 32) + 160)
     with pytest.raises(UsageError, match=rf"target macs=0\.1: cannot be reached, .* leaves {least:.3g} of"):
-        prune(build(NET), PruneOptions(target={"macs": 0.1}))
+        prune(build(NET), PruneOptions(target={"macs": 0.1}, round_to=8))
 
 
 def test_model_without_anything_to_prune(build: Build) -> None:
@@ -122,7 +122,7 @@ def test_model_without_anything_to_prune(build: Build) -> None:
     edit = prune(model, PruneOptions(amount=0.5))
     assert (edit.changed, edit.facts["groups"], edit.facts["macs_ratio"]) == ((), 0, 1.0)
     with pytest.raises(UsageError, match="leaves 1 of"):
-        prune(model, PruneOptions(target={"macs": 0.5}))
+        prune(model, PruneOptions(target={"macs": 0.5}, round_to=8))
 
 
 def test_proof_uses_the_data(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:

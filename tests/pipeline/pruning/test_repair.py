@@ -155,3 +155,78 @@ def test_iterations_end_where_one_step_does_and_repair_against_the_float_model(b
     gradual = prune(model, PruneOptions(**options, iterations=3), dataset(CONV))
     assert gradual.facts["channels_after"] == plain.facts["channels_after"] == 3
     assert loss(model, gradual.model, unseen) < 0.9 * loss(model, plain.model, unseen)
+
+
+RECTIFIED = """
+net (float[N,3,6,6] x, float[8,3,3,3] aw, float[8] ab, float[6,8,3,3] bw, float[6] bb) => (float[N,6,6,6] y) {
+  a = Conv <pads = [1,1,1,1]> (x, aw, ab)
+  r = Relu (a)
+  b = Conv <pads = [1,1,1,1]> (r, bw, bb)
+  y = Relu (b)
+}
+"""
+RECTIFIED_MATMUL = """
+net (float[N,7,5] x, float[5,8] aw, float[8,4] bw, float[4] bb) => (float[N,7,4] y) {
+  a = MatMul (x, aw)
+  r = Tanh (a)
+  b = MatMul (r, bw)
+  s = Add (bb, b)
+  y = Relu (s)
+}
+"""
+RESIDUAL = """
+net (float[N,3,6,6] x, float[8,3,1,1] aw, float[4,8,1,1] cw, float[8,3,1,1] dw, float[4,8,1,1] bw)
+  => (float[N,4,6,6] y) {
+  a = Conv (x, aw)
+  ar = Sigmoid (a)
+  c = Conv (ar, cw)
+  d = Conv (x, dw)
+  dr = Sigmoid (d)
+  b = Conv (dr, bw)
+  y = Add (b, c)
+}
+"""
+SHAPES = {RECTIFIED: (3, 6, 6), RECTIFIED_MATMUL: (7, 5), RESIDUAL: (3, 6, 6)}
+
+
+def noise(text: str, count: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal((count, *SHAPES[text])).astype(np.float32)
+
+
+def repaired_loss(build: Build, text: str) -> float:
+    """Loss on samples that were not seen, when half of the channels are gone."""
+    data = Dataset(origin="test", read=lambda: [{"x": noise(text, 128, 1)}])
+    model = build(text)
+    edit = prune(model, PruneOptions(amount=0.5, round_to=1, allocation="uniform", repair=True), data)
+    return loss(model, edit.model, noise(text, 64, 2))
+
+
+@pytest.mark.parametrize("text", [RECTIFIED, RECTIFIED_MATMUL])
+def test_what_relu_cuts_off_need_not_be_right(build: Build, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    better = repaired_loss(build, text)
+    monkeypatch.setattr("onnxpress.pruning.repair.ROUNDS", 0)
+    assert better < repaired_loss(build, text)
+
+
+def test_relu_is_solved_to_its_optimum(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gradient of the convex problem, written out, vanishes."""
+    monkeypatch.setattr("onnxpress.pruning.repair.ROUNDS", 300)
+    model, x = build(RECTIFIED_MATMUL), noise(RECTIFIED_MATMUL, 32, 1)
+    options = PruneOptions(amount=0.5, round_to=1, allocation="uniform", repair=True)
+    edit = prune(model, options, Dataset(origin="test", read=lambda: [{"x": x}]))
+    whole = {name: value.const_value.numpy().astype(float) for name, value in model.graph.initializers.items()}
+    found = {name: value.const_value.numpy().astype(float) for name, value in edit.model.graph.initializers.items()}
+    kept = [i for i in range(8) if any(np.allclose(whole["aw"][:, i], column) for column in found["aw"].T)]
+    features = np.tanh(x.reshape(-1, 5) @ found["aw"])
+    wanted = np.tanh(x.reshape(-1, 5) @ whole["aw"]) @ whole["bw"] + whole["bb"]
+    sums = features @ found["bw"] + found["bb"]
+    residual = np.where(wanted > 0, sums - wanted, np.maximum(sums, 0))
+    gradient = features.T @ residual + 1e-3 * np.sum(features**2, axis=0).mean() * (found["bw"] - whole["bw"][kept])
+    assert np.abs(gradient).max() < 1e-3 * np.abs(features.T @ wanted).max()
+    assert np.abs(residual.sum(axis=0)).max() < 1e-3 * np.abs(wanted).sum()
+
+
+def test_the_later_branch_makes_good_for_the_earlier_one(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    better = repaired_loss(build, RESIDUAL)
+    monkeypatch.setattr("onnxpress.pruning.repair._follow", lambda node, result: (None, False))  # noqa: ARG005
+    assert better < 0.95 * repaired_loss(build, RESIDUAL)
