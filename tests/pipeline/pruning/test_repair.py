@@ -178,10 +178,10 @@ RESIDUAL = """
 net (float[N,3,6,6] x, float[8,3,1,1] aw, float[4,8,1,1] cw, float[8,3,1,1] dw, float[4,8,1,1] bw)
   => (float[N,4,6,6] y) {
   a = Conv (x, aw)
-  ar = Sigmoid (a)
+  ar = Relu (a)
   c = Conv (ar, cw)
   d = Conv (x, dw)
-  dr = Sigmoid (d)
+  dr = Relu (d)
   b = Conv (dr, bw)
   y = Add (b, c)
 }
