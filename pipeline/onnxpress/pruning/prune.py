@@ -41,8 +41,9 @@ def prune(model: ir.Model, options: PruneOptions, data: Dataset | None = None) -
         ``macs_before``, ``macs_after``, ``macs_ratio``, ``groups``, ``groups_skipped``, ``prunable_macs_pct`` (MACs of
         the nodes that at least one removable channel enters or leaves), ``proof_error`` (see `proof.prove`; of the cut,
         before any repair), ``layers_repaired``, ``round_to`` as it was settled (see `_rounded`), and with a target of
-        latency ``latency_before_ms``, ``latency_ratio`` and its 95 % interval ``latency_ratio_ci95``; for single weights ``sparsity``, the share of zeros among them, and
-        ``deflated_bytes_before`` and ``deflated_bytes_after``: the file stays as large, its compressed size does not.
+        latency ``latency_before_ms``, ``latency_ratio`` and its 95 % interval ``latency_ratio_ci95``. For single
+        weights ``sparsity``, the share of zeros among them, and ``deflated_bytes_before`` and
+        ``deflated_bytes_after``: the file stays as large, its compressed size does not.
 
     Raises:
         UsageError: the target cannot be reached, include and exclude leave no node, or repair has no data.
