@@ -56,7 +56,7 @@ class Case:
         if self.streams:
             state = np.zeros((2, 1, 128), np.float32)
             for feed in self.feeds(part):
-                given = session.run(None, feed | {"state": state, "sr": feed["sr"][0]})
+                given = session.run(None, feed | {"state": state, "sr": feed["sr"].reshape(())})
                 state = given[1]
                 yield {names[0]: given[0]}
             return

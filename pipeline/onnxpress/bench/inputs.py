@@ -76,7 +76,7 @@ def prepare(
         used += sum(value.nbytes for value in sample.values())
         if kept and used > MAX_BYTES:
             break
-        kept.append({name: np.ascontiguousarray(value) for name, value in sample.items()})
+        kept.append({name: np.asarray(value, order="C") for name, value in sample.items()})
     shapes = {tuple((name, value.shape) for name, value in sample.items()) for sample in kept}
     batched = [spec for spec in specs.values() if spec.shape]
     return Inputs(

@@ -35,14 +35,16 @@ def test_real_samples_are_the_first_of_the_data_without_labels() -> None:
     np.testing.assert_array_equal(np.concatenate([sample["x"] for sample in found.samples]), values[:32])
 
 
-def test_a_recurrent_state_whose_first_axis_counts_layers_is_hashed_with_its_sample() -> None:
+def test_a_recurrent_state_whose_first_axis_counts_layers_is_fed_as_it_is() -> None:
     streaming = model(
-        "g (float[N, 3] x, float[2, N, 4] state) => (float[N, 3] y, float[2, N, 4] z) { y = Relu(x) z = Relu(state) }"
+        "g (float[N, 3] x, float[2, N, 4] state, int64 rate) => (float[N, 3] y, float[2, N, 4] z, int64 r) "
+        "{ y = Relu(x) z = Relu(state) r = Identity(rate) }"
     )
-    x, state = np.ones((5, 3), np.float32), np.zeros((5, 2, 1, 4), np.float32)
-    found = prepare({"float": streaming}, baseline="float", data=data(x=x, state=state), seed=0)
-    other = prepare({"float": streaming}, baseline="float", data=data(x=x, state=state + 1), seed=0)
-    assert [value.shape for value in found.samples[0].values()] == [(1, 3), (2, 1, 4)]
+    streaming.graph.inputs[2].shape = ir.Shape([])  # the parser has no word for a scalar
+    x, state, rate = np.ones((5, 3), np.float32), np.zeros((5, 2, 1, 4), np.float32), np.full(5, 16000)
+    found = prepare({"float": streaming}, baseline="float", data=data(x=x, state=state, rate=rate), seed=0)
+    other = prepare({"float": streaming}, baseline="float", data=data(x=x, state=state + 1, rate=rate), seed=0)
+    assert [value.shape for value in found.samples[0].values()] == [(1, 3), (2, 1, 4), ()]
     assert found.sha256 != other.sha256
 
 
