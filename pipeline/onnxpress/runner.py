@@ -167,12 +167,13 @@ def _statistics(step: Step, given: Artifact, data: Dataset, store: Path, progres
 
     if not isinstance(step.options, QuantizeOptions) or step.options.mode == "fp16":
         return None
+    budget = step.options.memory_budget
     if step.options.samples is not None:
         data = replace(data, limit=step.options.samples)
     entry = {"step": "profile", "input_sha256": given.sha256, "data_sha256": data.sha256, "versions": versions()}
 
     def make() -> Profile:
-        collected = collect(artifact.load(given.path), data, model_sha256=given.sha256)
+        collected = collect(artifact.load(given.path), data, memory_budget=budget, model_sha256=given.sha256)
         progress.done(f"profile of {collected.samples} samples, for every variant of this model")
         return collected
 

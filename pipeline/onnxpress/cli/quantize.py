@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 @click.option("--calibration", metavar="DATA", help="Calibration samples (modes static, auto and fp16).")
 @click.option("--profile", type=FILE, help="Statistics from `compress profile`, in place of a pass over --calibration.")
 @click.option("--samples", type=int, help="Use only the first so many samples.")
+@click.option("--memory-budget", help="Activations held at once (1 GiB); less takes more passes over the data.")
 @click.option("--calibrator", help="How ranges follow from the statistics: mse, minmax, percentile, entropy, auto.")
 @click.option(
     "--format", "written", type=click.Choice(["qdq", "qoperator"]), help="QuantizeLinear pairs, or int8 operators."
@@ -88,6 +89,7 @@ def quantize(
     calibration: str | None,
     profile: Path | None,
     samples: int | None,
+    memory_budget: str | None,
     calibrator: str | None,
     written: str | None,
     activations: str | None,
@@ -129,7 +131,7 @@ def quantize(
     values: dict[str, Any] = {"mode": mode, "calibrator": calibrator, "samples": samples, "per_tensor": per_tensor}
     values |= {"format": written, "activations": activations, "weights": weights, "bits": bits, "symmetric": symmetric}
     values |= {"equalize": equalize, "smooth": smooth, "bias_correction": bias_correction, "verify": verify}
-    values |= {"target_cpu": target_cpu}
+    values |= {"target_cpu": target_cpu, "memory_budget": memory_budget}
     values |= {"include": include, "exclude": exclude, "max_drop": max_drop, "min_sqnr": min_sqnr}
     values |= {"min_agreement": min_agreement, "budget": budget, "provider": provider, "threads": threads}
     values |= {"block_size": block_size, "require_int8": require_int8, "keep_io": not half_io, "backend": backend}

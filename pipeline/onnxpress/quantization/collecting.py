@@ -13,9 +13,9 @@ import onnx_ir as ir
 
 from onnxpress.errors import DataError
 from onnxpress.files import writing
-from onnxpress.quantization.options import QuantizeOptions
+from onnxpress.quantization.options import MEMORY_BUDGET_BYTES, QuantizeOptions
 from onnxpress.quantization.placement import gemms, place
-from onnxpress.quantization.profiling import MEMORY_BUDGET_BYTES, profile
+from onnxpress.quantization.profiling import profile
 from onnxpress_calibration.dataset import Dataset
 from onnxpress_calibration.profile import Profile
 

@@ -13,6 +13,7 @@ from onnxpress.quantization.params import ActivationType, WeightGrid
 from onnxpress.selection import NodeSelection, RegularExpression
 from onnxpress_calibration import calibrators
 
+MEMORY_BUDGET_BYTES = 1 << 30
 ACTIVATIONS = {
     "int8": "int8 activations run slower than float on x86 CPUs (the fast kernels take uint8), in format qdq a tensor "
     "with several readers even stays float; they are for TensorRT, CUDA and ARM",
@@ -29,6 +30,10 @@ def _points(value: object) -> object:
 
 def _decibels(value: object) -> object:
     return units.parse(value, "db") if isinstance(value, str) else value
+
+
+def _bytes(value: object) -> object:
+    return units.parse(value, "bytes") if isinstance(value, str) else value
 
 
 class QuantizeOptions(NodeSelection):
@@ -75,6 +80,9 @@ class QuantizeOptions(NodeSelection):
     """Compare the int8 model with the float model on calibration samples, and refuse it when it is useless."""
     samples: int | None = Field(default=None, gt=0)
     """Use only the first so many calibration samples."""
+    memory_budget: Annotated[float, BeforeValidator(_bytes)] = Field(default=MEMORY_BUDGET_BYTES, gt=0)
+    """Bytes of activations held at once while statistics are collected, ``512 MiB``; less takes more passes over the
+    data and gives the same statistics."""
     max_drop: Annotated[float | None, BeforeValidator(_points)] = Field(default=None, ge=0)
     """auto: what the metric may lose, in its own unit (``1%`` and ``1pp`` are one point of top-1)."""
     min_sqnr: Annotated[float | None, BeforeValidator(_decibels)] = None

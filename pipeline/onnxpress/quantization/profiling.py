@@ -21,13 +21,13 @@ from onnx_ir.passes import common
 
 from onnxpress import graph, host
 from onnxpress.errors import DataError, UsageError
+from onnxpress.quantization.options import MEMORY_BUDGET_BYTES
 from onnxpress.session import Arrays, SessionOptions, open_session, run
 from onnxpress_calibration.channels import ChannelStatistics
 from onnxpress_calibration.dataset import LABELS, Dataset, samples_in
 from onnxpress_calibration.profile import Profile
 from onnxpress_calibration.statistics import TensorStatistics
 
-MEMORY_BUDGET_BYTES = 1 << 30
 WORKERS = 4
 """Most samples that run at a time; counting goes one at a time, so that more would only wait."""
 

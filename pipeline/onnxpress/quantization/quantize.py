@@ -229,7 +229,7 @@ def _collected(
             )
         axes = needed(model)[1] if options.calibrator == "auto" else {}
         channels = {name: axis for name, axis in axes.items() if name in names}
-        collected = profile(model, names, data, channels=channels, advance=advance)
+        collected = profile(model, names, data, channels=channels, memory_budget=options.memory_budget, advance=advance)
     missing = [name for name in names if name not in collected.tensors]
     if missing:
         raise UsageError(f"profile: has no tensor {missing[0]!r}. It is of another model: make it again.")

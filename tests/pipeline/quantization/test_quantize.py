@@ -382,3 +382,21 @@ def test_the_loss_of_each_layer_alone_goes_into_the_facts() -> None:
     assert [layer["op"] for layer in layers] == ["Conv", "Conv", "Gemm"]
     assert all(0 < layer["static"] < 0.01 for layer in layers)
     assert "sensitivity" not in quantize(model, QuantizeOptions(verify=False), data).facts
+
+
+def test_a_small_memory_budget_takes_more_passes_and_changes_no_bit() -> None:
+    reads: list[int] = []
+    values = np.random.default_rng(0).normal(size=(8, 3, 8, 8)).astype(np.float32)
+
+    def read() -> list[dict[str, np.ndarray]]:
+        reads.append(1)
+        return [{"x": values}]
+
+    def made(**chosen: object) -> tuple[bytes, int]:
+        reads.clear()
+        options = QuantizeOptions(**chosen)  # type: ignore[arg-type]
+        edit = quantize(graphs.conv_chain(), options, Dataset(origin="counted", read=read))
+        return ir.to_proto(edit.model).SerializeToString(), len(reads)
+
+    (usual, few), (small, many) = made(), made(memory_budget="2 KiB")
+    assert small == usual and many > few

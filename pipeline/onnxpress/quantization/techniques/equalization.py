@@ -67,7 +67,7 @@ def equalize(
     few = data.drawn(graph.input_specs(model), SAMPLES)
     axes = {name: axis for name, (axis, _) in problem.tensors.items()}
     try:
-        collected = profile(model, axes, few, channels=axes, advance=advance)
+        collected = profile(model, axes, few, channels=axes, memory_budget=options.memory_budget, advance=advance)
     except DataError:  # activations overflow: the statistics of all samples, taken next, say in which
         return Edit(model=equal)
     scales = problem.solve({name: each.channels for name, each in collected.tensors.items() if each.channels})

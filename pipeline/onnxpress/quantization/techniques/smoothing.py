@@ -60,7 +60,7 @@ def smooth(
         return Edit(model=smoothed)
     axes = dict.fromkeys(readers, -1)
     try:
-        collected = profile(model, axes, few, channels=axes, advance=advance)
+        collected = profile(model, axes, few, channels=axes, memory_budget=options.memory_budget, advance=advance)
     except DataError:  # activations overflow: the statistics of all samples, taken next, say in which
         return Edit(model=smoothed)
     changed = []
