@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
@@ -24,6 +25,28 @@ def options(model: type[Options], values: Mapping[str, Any]) -> Options:
         return model.model_validate({name: value for name, value in values.items() if value is not None})
     except ValidationError as error:
         raise UsageError(explain(error, model).removeprefix(": ")) from error
+
+
+def read_mapping(path: Path, model: type[BaseModel]) -> dict[str, Any]:
+    """Read a YAML file with some of a model's keys.
+
+    Raises:
+        UsageError: there is no such file, it is not YAML, or a key or value is wrong; the message names the line.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        root, values = yaml.compose(text, Loader=yaml.SafeLoader), yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: cannot be read ({error}). Check the path.") from error
+    except yaml.YAMLError as error:
+        raise UsageError(f"{path}: not YAML ({' '.join(str(error).split())}).") from error
+    if not isinstance(values, dict):
+        raise UsageError(f"{path}: must be a mapping of names to values, for example `pue: 1.2`.")
+    try:
+        model.model_validate(values)
+    except ValidationError as error:
+        raise UsageError(f"{path}{explain(error, model, root)}") from error
+    return values
 
 
 def explain(error: ValidationError, model: type[BaseModel], root: yaml.Node | None = None, at: Location = ()) -> str:

@@ -30,6 +30,7 @@ from onnxpress.cli.shared import FILE, Result, common, read_json
 @click.option("--speed", multiple=True, metavar="TYPE=1.5x", help="Speed relative to the measured host.")
 @click.option("--one-off", multiple=True, metavar="VARIANT=USD", help="What it cost to make a variant.")
 @click.option("--max-price-age", metavar="90d", help="End with exit code 4 when a price is older.")
+@click.option("--settings", type=FILE, help="YAML with the keys of a recipe's `cost`, storage and energy among them.")
 @common
 def cost(
     bench_json: tuple[Path, ...],
@@ -47,27 +48,31 @@ def cost(
     speed: tuple[str, ...],
     one_off: tuple[str, ...],
     max_price_age: str | None,
+    settings: Path | None,
     result: Result,
 ) -> None:
     """Price the measurements in BENCH_JSON, one file for each host, and choose the cheapest instance of each variant.
 
-    Exit code 4 when an instance has no price.
+    Storage, transfer, cold starts, energy and carbon have no option of their own: give them in --settings, before which
+    options go. Exit code 4 when an instance has no price.
     """
     from onnxpress.cost.cost import cost as run
     from onnxpress.cost.notes import MISSING_PRICE, OLD_PRICE
     from onnxpress.cost.options import CostOptions
     from onnxpress.errors import EvidenceError
     from onnxpress.report.formats import terminal
-    from onnxpress.validation import options
+    from onnxpress.validation import options, read_mapping
 
     values: dict[str, Any] = {"prices": prices and str(prices), "price": price or None, "instances": instances or None}
     values |= {"inferences_per_month": inferences_per_month, "utilisation": utilisation, "spot": spot or None}
     values |= {"peak_to_mean": peak_to_mean, "replicas_min": replicas_min, "latency": latency}
     values |= {"measured": measured or None, "throughput": throughput or None, "speed": speed or None}
-    chosen = options(CostOptions, values | {"one_off": one_off or None, "max_price_age": max_price_age})
+    values |= {"one_off": one_off or None, "max_price_age": max_price_age}
+    given = {name: value for name, value in values.items() if value is not None}
+    chosen = options(CostOptions, (read_mapping(settings, CostOptions) if settings else {}) | given)
     document = run([read_json(path, "onnxpress.bench/1") for path in bench_json], chosen)
     result.show(terminal.cost(document), document)
-    fatal = (MISSING_PRICE, OLD_PRICE) if max_price_age else (MISSING_PRICE,)
+    fatal = (MISSING_PRICE, OLD_PRICE) if "max_price_age" in chosen.model_fields_set else (MISSING_PRICE,)
     problem = next((each["message"] for each in document["warnings"] if each["code"] in fatal), None)
     if problem is not None:
         raise EvidenceError(problem)

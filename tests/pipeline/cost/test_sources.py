@@ -264,5 +264,24 @@ def test_cost_ends_with_4_without_a_price_and_for_old_ones_on_request(
     assert refused.code == 4 and "days old (of 2020-01-01)" in refused.err
 
 
+def test_settings_of_a_recipe_serve_the_command_too(compress: Callable[..., Any], tmp_path: Path) -> None:
+    bench, settings = tmp_path / "bench.json", tmp_path / "cost.yaml"
+    rate = {"value": 100.0, "low": 99.0, "high": 101.0}
+    variant = {"id": "float", "throughput_per_s": rate, "model": {"sha256": "0", "size_bytes": 2 * 10**9}}
+    head = {"schema": "onnxpress.bench/1", "host": {"fingerprint": "f"}, "baseline": "float"}
+    bench.write_text(json.dumps(head | {"variants": [variant]}))
+    settings.write_text("storage_usd_per_gb_month: '0.5'\nutilisation: 25%\ninstances: [box]\n")
+    words = ("cost", bench, "--price", "box=3.6", "--inferences-per-month", "1M", "--settings", settings, "--json", "-")
+    found = json.loads(compress(*words, "--utilisation", "100%").out)
+    (row,) = found["variants"][0]["instances"]
+    assert row["usd_per_million"]["value"] == pytest.approx(10)  # 1 USD per 1000 s and all of it used, not 25 %
+    assert row["monthly_usd"]["storage"] == pytest.approx(1)
+    settings.write_text("pue: 1.1\nstorrage_usd_per_gb_month: '1'\n")
+    wrong = compress(*words)
+    assert wrong.code == 2 and f"{settings}, line 2: unknown key 'storrage_usd_per_gb_month'. Did you mean" in wrong.err
+    settings.write_text("- 1\n")
+    assert "must be a mapping" in compress(*words).err
+
+
 def old_box() -> Price:
     return Price(provider="own", type="box", region="here", price_per_hour=Decimal(1), as_of=date(2020, 1, 1))
