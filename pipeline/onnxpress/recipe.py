@@ -109,6 +109,15 @@ class Recipe(BaseModel):
         needs = [name for name, steps in self.variants.items() if any(needs_calibration(step) for step in steps)]
         if needs and self.data.calibration is None:
             raise UsageError(f"recipe {self.path}: variant {needs[0]!r} needs data.calibration, which is not given.")
+        for name, steps in self.variants.items():
+            if any(
+                isinstance(step.options, QuantizeOptions) and step.options.backend == "neural-compressor"
+                for step in steps
+            ):
+                raise UsageError(
+                    f"recipe {self.path}: variant {name!r}: backend neural-compressor quantizes PyTorch models, "
+                    "a recipe's steps what was exported. Use `compress quantize SOURCE --backend neural-compressor`."
+                )
         if self.data.metric is not None and self.data.evaluation is None:
             raise UsageError(f"recipe {self.path}: data.metric needs data.evaluation, which is not given.")
         folder = self.path.parent

@@ -65,6 +65,11 @@ def test_paths_start_at_the_recipe_and_variables_are_replaced(tmp_path: Path, mo
         ("model: {source: zoo:digits_resnet, opset: 21}", "model: {opset: 21}", r"line 2: 'model.source' is missing"),
         ("target: {macs: 0.7}", "target: {macs: 0.7}, amount: 30%", r"line 7: "),
         ("calibration: samples.npz, ", "", r"variant 'int8' needs data.calibration"),
+        (
+            "calibrator: mse",
+            "backend: neural-compressor",
+            r"variant 'int8': backend neural-compressor quantizes PyTorch",
+        ),
         ("evaluation: zoo:digits/test, ", "", r"data.metric needs data.evaluation"),
         ("  int8: [", "  float: [", r"variant 'float': the name is always there"),
         ("  int8: [", '  "../up": [', r"variant '../up': the name must be"),
