@@ -28,7 +28,9 @@ from onnxpress.cli.shared import FILE, Result, common, read_json
     "--throughput", multiple=True, metavar="TYPE:VARIANT=N/s", help="Known speed, of a GPU or TPU for example."
 )
 @click.option("--speed", multiple=True, metavar="TYPE=1.5x", help="Speed relative to the measured host.")
-@click.option("--one-off", multiple=True, metavar="VARIANT=USD", help="What it cost to make a variant.")
+@click.option(
+    "--one-off", multiple=True, metavar="VARIANT=USD", help="What it cost to make a variant: 400, 2.5h@0.20 or a sum."
+)
 @click.option("--max-price-age", metavar="90d", help="End with exit code 4 when a price is older.")
 @click.option("--settings", type=FILE, help="YAML with the keys of a recipe's `cost`, storage and energy among them.")
 @common

@@ -20,7 +20,8 @@ def notes(variants: list[dict[str, Any]], baseline: str, options: CostOptions) -
     dates = sorted({row["as_of"] for row in rows if row["as_of"]})
     yield (
         f"Estimate from list prices{' of ' + ', '.join(dates) if dates else ''}: "
-        f"{'spot' if options.spot else 'on demand'}, Linux, without taxes, discounts, licences and data transfer; "
+        f"{'spot' if options.spot else 'on demand'}, Linux, without taxes, discounts, licences and data transfer"
+        f"{', except of the model' if options.transfer_usd_per_gb is not None else ''}; "
         f"machines are used to {format_ratio(options.utilisation)}."
     )
     if any(row["extrapolated"] for row in rows):

@@ -17,6 +17,9 @@ from onnxpress.cost.prices import Money
 
 MAX_PRICE_AGE = timedelta(days=90)
 _DAYS = re.compile(r"([0-9]+) ?d(ays)?")
+_ONE_OFF = re.compile(
+    r"(?=.)((?P<hours>[0-9.]+) ?h ?@ ?(?P<usd_per_hour>[0-9.]+))?((?(hours) ?\+ ?)(?P<other_usd>[0-9.]+))?"
+)
 
 
 def _count(value: object) -> object:
@@ -79,9 +82,14 @@ def _times(value: object) -> object:
     return units.parse(f"{text}x" if text[-1:].isdigit() else text, "ratio")
 
 
-def _other(value: object) -> object:
-    """Read a bare amount of dollars as all that something cost."""
-    return {"other_usd": value} if isinstance(value, str) else value
+def _one_off(value: object) -> object:
+    """Read ``400`` (dollars), ``2.5h@0.20`` (hours of a machine at its price) or the sum ``2.5h@0.20+400``."""
+    if not isinstance(value, str):
+        return value
+    match = _ONE_OFF.fullmatch(value.strip())
+    if match is None:
+        raise ValueError(f"{value!r}: write dollars, hours of a machine at its price, or both: 2.5h@0.20+400")
+    return {name: each for name, each in match.groupdict().items() if each is not None}
 
 
 class OneOff(BaseModel):
@@ -159,7 +167,7 @@ class CostOptions(BaseModel):
     pue: float = Field(default=1.0, ge=1)
     """Power usage effectiveness of the data centre; 1 counts what the chips draw and nothing else."""
     grid: Grid | None = None
-    one_off: Annotated[Mapping[str, Annotated[OneOff, BeforeValidator(_other)]], BeforeValidator(_assignments)] = {}
+    one_off: Annotated[Mapping[str, Annotated[OneOff, BeforeValidator(_one_off)]], BeforeValidator(_assignments)] = {}
     """What it cost to make a variant, by variant."""
     prices: Path | None = None
     """A price table (onnxpress.prices/1) that goes before the others."""

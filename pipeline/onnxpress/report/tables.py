@@ -130,6 +130,45 @@ def costs(report: Report) -> Table:
     )
 
 
+MONTHLY = {
+    "compute": "fleet",
+    "storage": "storage",
+    "transfer": "transfer",
+    "starts": "starts",
+    "electricity": "electricity",
+    "total": "total",
+    "serverless_instead": "functions instead",
+}
+"""Headings of the lines of a month's bill."""
+DRAWN = {"kwh_per_month": "kWh", "kg_co2e_per_month": "kg CO2e"}
+
+
+def months(report: Report) -> Table:
+    """Return a month's bill line by line, where there is more than the fleet to it; energy and carbon stand beside."""
+    rows = [
+        (variant["id"], price["instance"], (price.get("monthly_usd") or {}) | (price.get("energy") or {}))
+        for variant in report.variants
+        for price in report.prices(variant["id"])
+    ]
+    lines = [name for name in (*MONTHLY, *DRAWN) if any(bill.get(name) is not None for *_, bill in rows)]
+    shown = set(lines) - {"compute", "total"}
+    return Table(
+        caption="A month in dollars, line by line, and what it draws; lines without a price are left out.",
+        headings=("variant", "instance", *((MONTHLY | DRAWN)[name] for name in lines)),
+        words=2,
+        rows=tuple(
+            (variant, instance, *(_shown(bill.get(name), _amount, absent="") for name in lines))
+            for variant, instance, bill in rows
+        )
+        if shown
+        else (),
+    )
+
+
+def _amount(value: float) -> str:
+    return "<0.01" if 0 < value < 0.01 else f"{value:,.2f}"
+
+
 def dollars(usd: Document | None) -> str:
     """Return a price with its interval."""
     if usd is None or usd["value"] is None:

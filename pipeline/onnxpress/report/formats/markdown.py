@@ -31,7 +31,7 @@ def render(report: Report) -> str:
         "Accuracy": [tables.qualities(report), details.classes(report), details.flips(report)]
         if report.evaluation
         else [],
-        "Cost": [tables.costs(report), tables.prices(report)] if report.cost else [],
+        "Cost": [tables.costs(report), tables.months(report), tables.prices(report)] if report.cost else [],
         "Kernels": [tables.kernels(report)],
     }
     for name, contents in sections.items():

@@ -121,7 +121,8 @@ def cost(document: Document) -> str:
     """Return a cost report for a terminal."""
     report = dataclasses.replace(_around(document, document["variants"][0]["id"]), cost=document)
     notes = (f"· {printable(limit)}" for limit in view.limits_of_cost(report))
-    return show([_table(tables.costs(report)), "", _table(tables.prices(report)), *notes])
+    contents = [tables.costs(report), tables.months(report), tables.prices(report)]
+    return show([*(part for content in contents if content.rows for part in (_table(content), "")), *notes])
 
 
 def _around(document: Document, baseline: str) -> Report:
