@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import random
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,7 @@ from onnxpress.distillation.distill import distill
 from onnxpress.distillation.options import DistillOptions
 from onnxpress.errors import DataError, ModelError, UsageError
 from onnxpress.progress import Progress
+from onnxpress.pruning import PruneOptions, prune
 from onnxpress.quantization import QuantizeOptions
 from onnxpress.quantization.quantize import quantize
 from onnxpress.recipe import Recipe
@@ -30,27 +34,33 @@ from onnxpress_calibration.dataset import Dataset
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
-def network(hidden: int = 8, *, classes: int = 3, inputs: int = 4, seed: int = 0) -> ir.Model:
-    """x -> Conv -> Relu -> Conv -> Relu -> pooling -> Gemm, with random weights."""
-    model = ir.from_proto(
-        onnx.parser.parse_model(
-            f'<ir_version: 10, opset_import: ["": 21]> g (float[N,{inputs},6,6] x) => (float[N,{classes}] y) {{ '
-            "c = Conv <pads=[1,1,1,1]> (x, w1, b1) r = Relu(c) d = Conv <pads=[1,1,1,1]> (r, w2, b2) s = Relu(d) "
-            "p = GlobalAveragePool(s) f = Flatten(p) y = Gemm(f, w3, b3) }"
-        )
-    )
+def with_weights(text: str, arrays: dict[str, Array]) -> ir.Model:
+    """Read a graph whose weights are missing, and give it these."""
+    model = ir.from_proto(onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["": 21]> g {text}'))
     for index, node in enumerate(model.graph):
         node.name = f"n{index}"
-    random = np.random.default_rng(seed)
-    shapes = {"w1": (hidden, inputs, 3, 3), "b1": (hidden,), "w2": (8, hidden, 3, 3), "b2": (8,), "w3": (8, classes)}
-    for name, shape in (shapes | {"b3": (classes,)}).items():
-        array = (random.normal(size=shape) / np.sqrt(np.prod(shape[1:]) or 1)).astype(np.float32)
+    for name, array in arrays.items():
         value = next(v for node in model.graph for v in node.inputs if v is not None and v.name == name)
         value.const_value = ir.tensor(array, name=name)
-        value.shape, value.dtype = ir.Shape(shape), ir.DataType.FLOAT
+        value.shape, value.dtype = ir.Shape(array.shape), value.const_value.dtype
         model.graph.register_initializer(value)
     onnx_ir.passes.common.ShapeInferencePass()(model)
     return model
+
+
+def network(hidden: int = 8, *, classes: int = 3, inputs: int = 4, seed: int = 0) -> ir.Model:
+    """x -> Conv -> Relu -> Conv -> Relu -> pooling -> Gemm, with random weights."""
+    random = np.random.default_rng(seed)
+    shapes = {"w1": (hidden, inputs, 3, 3), "b1": (hidden,), "w2": (8, hidden, 3, 3), "b2": (8,), "w3": (8, classes)}
+    return with_weights(
+        f"(float[N,{inputs},6,6] x) => (float[N,{classes}] y) {{ "
+        "c = Conv <pads=[1,1,1,1]> (x, w1, b1) r = Relu(c) d = Conv <pads=[1,1,1,1]> (r, w2, b2) s = Relu(d) "
+        "p = GlobalAveragePool(s) f = Flatten(p) y = Gemm(f, w3, b3) }",
+        {
+            name: (random.normal(size=shape) / np.sqrt(np.prod(shape[1:]) or 1)).astype(np.float32)
+            for name, shape in (shapes | {"b3": (classes,)}).items()
+        },
+    )
 
 
 def samples(count: int = 32, *, inputs: int = 4, labels: bool = False) -> Dataset:
@@ -120,6 +130,40 @@ def test_zeros_stay_zeros() -> None:
     edit = distill(student, network(), options(), samples())
     np.testing.assert_array_equal(weight(edit.model, "w2") == 0, array == 0)
     assert not np.allclose(weight(edit.model, "w2"), array)
+
+
+def test_a_pattern_of_zeros_stays_and_is_trained_around() -> None:
+    student = prune(network(), PruneOptions(granularity="2:4")).model
+    edit = distill(student, network(), options(), samples())
+    assert edit.facts["loss_after"] < edit.facts["loss_before"] / 2
+    for name in ("w1", "w2"):
+        zeros = weight(student, name) == 0
+        assert zeros.mean() >= 0.49
+        np.testing.assert_array_equal(weight(edit.model, name) == 0, zeros)
+
+
+@pytest.mark.parametrize(
+    ("cell", "gates", "states", "more"), [("LSTM", 4, "h, c", ""), ("GRU", 3, "h", ", linear_before_reset=1")]
+)
+def test_a_recurrent_student_learns(cell: str, gates: int, states: str, more: str) -> None:
+    shapes = {"w": (1, gates * 8, 4), "r": (1, gates * 8, 8), "b": (1, gates * 16), "v": (8, 3)}
+    teacher, student = (
+        with_weights(
+            "(float[N,5,4] x) => (float[N,3] y) { t = Transpose <perm=[1,0,2]> (x) "
+            f"all, {states} = {cell} <hidden_size=8{more}> (t, w, r, b) s = ReduceSum <keepdims=0> (h, axis) "
+            "y = MatMul(s, v) }",
+            {
+                name: (np.random.default_rng(0).normal(size=shape) / 2 * scale).astype(np.float32)
+                for name, shape in shapes.items()
+            }
+            | {"axis": np.array([0])},
+        )
+        for scale in (1, 0.7)
+    )
+    x = np.random.default_rng(1).normal(size=(64, 5, 4)).astype(np.float32)
+    edit = distill(student, teacher, options(steps=80), Dataset(origin="normal", read=lambda: [{"x": x}]))
+    assert edit.facts["loss_after"] < edit.facts["loss_before"] / 3
+    assert not np.allclose(weight(edit.model, "r"), weight(student, "r"))
 
 
 @pytest.mark.parametrize(("mode", "bits"), [("static", 8), ("static", 3), ("weight-only", 8), ("weight-only", 4)])
@@ -240,6 +284,28 @@ def test_command(tmp_path: Path, compress: Callable[..., Any]) -> None:
     )
 
 
+def test_the_command_says_in_one_line_what_does_not_fit(tmp_path: Path, compress: Callable[..., Any]) -> None:
+    student, teacher, data = saved(tmp_path)
+    artifact.save(network(classes=5), tmp_path / "five.onnx")
+    np.savez(tmp_path / "narrow.npz", **next(iter(samples(inputs=2).read())))
+    np.savez(tmp_path / "one.npz", x=np.zeros((1, 4, 6, 6), np.float32))
+    out = tmp_path / "out.onnx"
+    for chosen, samples_file, more, code, message in [
+        (tmp_path / "five.onnx", data, [], 2, "teacher: output 'y' is ?x5, the student's 'y' ?x3"),
+        (tmp_path / "none.onnx", data, [], 2, "none.onnx: no such file"),
+        (data, data, [], 3, "not an ONNX file"),
+        (teacher, tmp_path / "narrow.npz", [], 3, "shape 1x2x6x6, the model expects ?x4x6x6"),
+        (teacher, tmp_path / "one.npz", [], 3, "too few samples to hold some out"),
+        (teacher, data, ["--labels", "1"], 3, "has no labels `y`"),
+        (teacher, data, ["--held-out", "120%"], 2, "held_out"),
+    ]:
+        ended = compress("distill", student, "--teacher", chosen, "--data", samples_file, "-o", out, *more)
+        assert (ended.code, len(ended.err.splitlines())) == (code, 1), ended.err
+        assert message in ended.err
+        assert not out.exists()
+    assert not list(tmp_path.glob("*checkpoint*"))
+
+
 def test_recipe_step(tmp_path: Path) -> None:
     _, teacher, data = saved(tmp_path)
     steps = "[{prune: {amount: 50%, round_to: 1}}, {distill: {steps: 20, augment: none}}]"
@@ -252,6 +318,45 @@ def test_recipe_step(tmp_path: Path) -> None:
         "prune",
         "distill",
     ]
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_a_training_ends_with_the_same_bits(tmp_path: Path) -> None:
+    student, teacher, data = saved(tmp_path)
+    command = [sys.executable, "-m", "onnxpress", "distill", str(student), "--teacher", str(teacher), "--data"]
+    command += [str(data), "--steps", "600", "--augment", "crop,mixup", "--patience", "20", "--quiet", "-o"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([*command, str(tmp_path / "whole.onnx")], check=True, env=environment)
+    checkpoint, moments = tmp_path / "killed.onnx.checkpoint", random.Random(0)  # noqa: S311
+    broken = [*command, str(tmp_path / "killed.onnx"), "--resume"]
+    for _ in range(4):
+        process = subprocess.Popen(broken, env=environment)
+        for _ in range(moments.randint(1, 4)):  # so many more checkpoints, and a moment more
+            before = changed(checkpoint)
+            while process.poll() is None and changed(checkpoint) == before:
+                time.sleep(0.002)
+        time.sleep(moments.uniform(0, 0.05))
+        assert process.poll() is None
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert checkpoint.is_file()
+    assert not (tmp_path / "killed.onnx").exists()
+    subprocess.run(broken, check=True, env=environment)
+    found = [artifact.load(tmp_path / f"{name}.onnx") for name in ("whole", "killed")]
+    for name in ("w1", "b1", "w2", "b2", "w3", "b3"):
+        np.testing.assert_array_equal(weight(found[1], name), weight(found[0], name))
+    assert not np.array_equal(weight(found[0], "w2"), weight(artifact.load(student), "w2"))
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "student.onnx", "teacher.onnx", "data.npz", "whole.onnx", "killed.onnx",
+    }  # fmt: skip
+
+
+def changed(path: Path) -> int:
+    """Return when a file was last replaced; 0 where there is none."""
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
 
 
 @pytest.mark.slow
