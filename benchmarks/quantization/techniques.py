@@ -1,8 +1,9 @@
-"""What each accuracy technique wins on the real models: SQNR of static int8 without any, with each alone, with all.
+"""What each accuracy technique wins on the real models: without any, with each alone, with all, with all but one.
 
-    python benchmarks/quantization/techniques.py [NAME …] [--samples N]
+    python benchmarks/quantization/techniques.py [NAME …] [--samples N] [--bits 8 …]
 
-dB of the worst output against the float model, on the first N test samples, padding left out; default settings else.
+dB of the worst output and share of equal classes, against the float model on the first N test samples, padding left
+out; static int8 with default settings else.
 """
 
 from __future__ import annotations
@@ -21,16 +22,24 @@ from onnxpress.quantization import QuantizeOptions
 from onnxpress.quantization.quantize import quantize
 from onnxpress.session import open_session
 
-TECHNIQUES = ("equalize", "smooth", "bias_correction")
+TECHNIQUES = ("equalize", "smooth", "bias_correction", "rounding")
 
 
-def sqnr_db(case: Case, model: ir.Model, quantized: ir.Model, samples: int) -> float | None:
-    """Return the SQNR of an int8 model on a case's test samples."""
-    fidelity = Fidelity()
+def options(bits: int, on: tuple[str, ...]) -> QuantizeOptions:
+    """Return static int8 with these techniques alone."""
+    switches = {each: each in on for each in TECHNIQUES[:-1]}
+    return QuantizeOptions(
+        verify=False, bits=bits, rounding="reconstruct" if "rounding" in on else "nearest", **switches
+    )
+
+
+def fidelity(case: Case, model: ir.Model, quantized: ir.Model, samples: int) -> Fidelity:
+    """Compare an int8 model with float on a case's test samples."""
+    found = Fidelity()
     runs = (islice(case.outputs(open_session(each)), samples) for each in (model, quantized))
     for expected, given in zip(*runs, strict=True):
-        fidelity.update(expected, given)
-    return fidelity.sqnr_db
+        found.update(expected, given)
+    return found
 
 
 def main() -> None:
@@ -39,21 +48,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", default=list(known))
     parser.add_argument("--samples", type=int, default=100)
+    parser.add_argument("--bits", type=int, nargs="+", default=[8])
     chosen = parser.parse_args()
-    columns = [(), *((each,) for each in TECHNIQUES), TECHNIQUES]
-    print(f"{'model':<12}" + "".join(f"{' + '.join(names) if len(names) < 2 else 'all':>18}" for names in columns))
+    without = [tuple(each for each in TECHNIQUES if each != left) for left in TECHNIQUES]
+    columns = [(), *((each,) for each in TECHNIQUES), TECHNIQUES, *without]
+    titles = ["none", *TECHNIQUES, "all", *(f"no {each}" for each in TECHNIQUES)]
+    print(f"{'model':<12}{'bits':>4}" + "".join(f"{title:>19}" for title in titles))
     for name in chosen.names:
         case = known[name]
         model = prepare(artifact.load(case.model)).model
-        row = []
-        for on in columns:
-            options = QuantizeOptions(verify=False, **{each: each in on for each in TECHNIQUES})
-            try:
-                found = sqnr_db(case, model, quantize(model, options, case.data("calibration")).model, chosen.samples)
-            except ModelError:
-                found = None  # nothing in it can be static int8
-            row.append("-" if found is None else f"{found:.1f}")
-        print(f"{name:<12}" + "".join(f"{value:>18}" for value in row), flush=True)
+        for bits in chosen.bits:
+            row = []
+            for on in columns:
+                try:
+                    edit = quantize(model, options(bits, on), case.data("calibration"))
+                except ModelError:
+                    row.append("-")  # nothing in it can be static int8
+                    continue
+                found = fidelity(case, model, edit.model, chosen.samples)
+                agreement = "" if found.agreement_pct is None else f" {found.agreement_pct:.1f} %"
+                row.append("equal" if found.sqnr_db is None else f"{found.sqnr_db:.1f} dB{agreement}")
+            print(f"{name:<12}{bits:>4}" + "".join(f"{value:>19}" for value in row), flush=True)
 
 
 if __name__ == "__main__":

@@ -64,6 +64,7 @@ if TYPE_CHECKING:
 @click.option("--equalize/--no-equalize", default=None, help="Rescale channels, exactly, to fit int8 (on).")
 @click.option("--smooth/--no-smooth", default=None, help="Rescale the inputs of MatMul layers (SmoothQuant) (on).")
 @click.option("--bias-correction/--no-bias-correction", default=None, help="Take mean errors out of biases (on).")
+@click.option("--rounding", type=click.Choice(["nearest", "reconstruct"]), help="Of weights (reconstruct).")
 @click.option("--verify/--no-verify", default=None, help="Compare with float, refuse what is useless (on).")
 @click.option("--include", metavar="REGEX", help="Quantize only nodes whose name matches.")
 @click.option("--exclude", metavar="REGEX", help="Keep nodes float whose name matches.")
@@ -104,6 +105,7 @@ def quantize(
     equalize: bool | None,
     smooth: bool | None,
     bias_correction: bool | None,
+    rounding: str | None,
     verify: bool | None,
     include: str | None,
     exclude: str | None,
@@ -131,7 +133,7 @@ def quantize(
     values: dict[str, Any] = {"mode": mode, "calibrator": calibrator, "samples": samples, "per_tensor": per_tensor}
     values |= {"format": written, "activations": activations, "weights": weights, "bits": bits, "symmetric": symmetric}
     values |= {"equalize": equalize, "smooth": smooth, "bias_correction": bias_correction, "verify": verify}
-    values |= {"target_cpu": target_cpu, "memory_budget": memory_budget}
+    values |= {"target_cpu": target_cpu, "memory_budget": memory_budget, "rounding": rounding}
     values |= {"include": include, "exclude": exclude, "max_drop": max_drop, "min_sqnr": min_sqnr}
     values |= {"min_agreement": min_agreement, "budget": budget, "provider": provider, "threads": threads}
     values |= {"block_size": block_size, "require_int8": require_int8, "keep_io": not half_io, "backend": backend}

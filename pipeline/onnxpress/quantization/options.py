@@ -73,6 +73,9 @@ class QuantizeOptions(NodeSelection):
     """static: divide the channels of a MatMul's input where that saves a third of the predicted error."""
     bias_correction: bool = True
     """static: take the mean error of each output channel out of its bias."""
+    rounding: Literal["nearest", "reconstruct"] = "reconstruct"
+    """static, auto: each weight to its nearest integer, or all weights of a channel together, so that the layer's
+    output on calibration data changes least."""
     target_cpu: Literal["any", "avx2", "avx512", "vnni", "amx", "arm"] = "any"
     """static: the CPUs that will serve. x86 without VNNI (``avx2``, ``avx512``, so also ``any``) saturates sums of two
     products: layers in which that happens on calibration data get coarser weights in the channels concerned."""
@@ -116,6 +119,11 @@ class QuantizeOptions(NodeSelection):
     def block(self) -> int:
         """The weights that share a scale in mode weight-only."""
         return self.block_size or (128 if self.bits == 8 else 32)
+
+    @property
+    def reconstructs(self) -> bool:
+        """Whether weights are rounded together."""
+        return self.rounding == "reconstruct"
 
     @property
     def saturates(self) -> bool:

@@ -20,11 +20,13 @@ from onnxpress.quantization.options import QuantizeOptions
 from onnxpress.quantization.placement import gemms, place
 from onnxpress.quantization.profiling import profile
 from onnxpress.quantization.ranges import choose_ranges
+from onnxpress.quantization.rounding import reconstruction
 from onnxpress.quantization.sensitivity import sensitivity
 from onnxpress.quantization.techniques.bias_correction import correct_biases
 from onnxpress.quantization.techniques.equalization import equalize
 from onnxpress.quantization.techniques.smoothing import smooth
 from onnxpress.quantization.verification import verify
+from onnxpress.quantization.weights import Weights
 from onnxpress_calibration import calibrators
 from onnxpress_calibration.dataset import Dataset
 from onnxpress_calibration.profile import Profile
@@ -119,19 +121,25 @@ def _static(
     # The float model is run, not the copy: both have every tensor that needs a range, under the same name.
     collected = _collected(model, names, data, statistics, options, advance)
     ranges = choose_ranges(placement, placement.measured, collected, options.calibrator, options.levels)
+    rounding = None
+    if data is not None and options.reconstructs:
+        rounding = reconstruction(copy, placement, options, data, advance)
+        facts["reconstructed_weights"] = len(rounding.seen)
     if data is not None and options.verify:
-        losses = sensitivity(model, options, data, ranges, advance=advance)
+        losses = sensitivity(model, options, data, ranges, weights=Weights(rounding=rounding), advance=advance)
         facts["sensitivity"] = [asdict(each) for each in losses]
     if data is not None and options.bias_correction:
-        facts["corrected_biases"] = correct_biases(copy, options, data, ranges, advance)
-    if data is None and (options.equalize or options.smooth or options.bias_correction):
+        weights = Weights(rounding=rounding)
+        facts["corrected_biases"] = correct_biases(copy, options, data, ranges, advance, weights=weights)
+    if data is None and (options.equalize or options.smooth or options.bias_correction or options.reconstructs):
         facts["notes"] = [
-            "equalization, smoothing and bias correction need samples: with --profile alone they are left out"
+            "equalization, smoothing, bias correction and reconstruction need samples: with --profile alone they are "
+            "left out"
         ]
     if options.saturates:
-        edit = saturation.write_safely(copy, ranges, options, data)
+        edit = saturation.write_safely(copy, ranges, options, data, rounding)
     else:
-        edit = static.write(copy, placement, ranges, options)
+        edit = static.write(copy, placement, ranges, options, Weights(rounding=rounding))
     return replace(edit, skipped=(*edit.skipped, *skipped), facts={**edit.facts, **facts})
 
 

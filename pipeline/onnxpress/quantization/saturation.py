@@ -20,6 +20,7 @@ from onnxpress.quantization.emulation import HIGH, LOW, PEAK, Saturation, intege
 from onnxpress.quantization.options import QuantizeOptions
 from onnxpress.quantization.params import Array
 from onnxpress.quantization.placement import Placement, place
+from onnxpress.quantization.rounding import Reconstruction
 from onnxpress.quantization.weights import Weights
 from onnxpress_calibration.dataset import Dataset
 
@@ -45,7 +46,11 @@ def safe_scales(model: ir.Model, losses: Iterable[Saturation] | None) -> dict[st
 
 
 def write_safely(
-    model: ir.Model, ranges: Mapping[str, tuple[float, float]], options: QuantizeOptions, data: Dataset | None
+    model: ir.Model,
+    ranges: Mapping[str, tuple[float, float]],
+    options: QuantizeOptions,
+    data: Dataset | None,
+    rounding: Reconstruction | None = None,
 ) -> Edit:
     """Write a model as `static.write` does, with coarser scales in the channels that would saturate, and only there.
 
@@ -54,27 +59,33 @@ def write_safely(
         ranges: (low, high) by tensor name.
         options: How to write.
         data: Samples that tell which layers lose anything; without them every layer that could is made safe.
+        rounding: What rounds the weights of layers that lose nothing; nearest rounding without it.
 
     Returns:
         The edit, with the layers that were made safe as the fact ``saturation_avoided``.
     """
-    scales = needed_scales(model, ranges, options, data)
-    edit = _written(model, ranges, options, scales)
+    scales = needed_scales(model, ranges, options, data, rounding)
+    edit = _written(model, ranges, options, scales, rounding)
     return replace(edit, facts={**edit.facts, "saturation_avoided": sorted(scales)})
 
 
 def needed_scales(
-    model: ir.Model, ranges: Mapping[str, tuple[float, float]], options: QuantizeOptions, data: Dataset | None
+    model: ir.Model,
+    ranges: Mapping[str, tuple[float, float]],
+    options: QuantizeOptions,
+    data: Dataset | None,
+    rounding: Reconstruction | None = None,
 ) -> dict[str, Array]:
     """Return the scales with which no layer loses, for those that would: node name to [M]; see `write_safely`."""
     scales: dict[str, Array] = {}
     emulated = options.model_copy(update={"format": "qdq"})
     while True:
-        written = _written(model, ranges, emulated, scales).model
+        written = _written(model, ranges, emulated, scales, rounding).model
         losing = safe_scales(written, None if data is None else predict(written, data))
-        if losing.keys() <= scales.keys():
+        # Scales made for reconstructed integers may still be too fine for the nearest ones that take their place.
+        if all(name in scales and (scale <= scales[name]).all() for name, scale in losing.items()):
             return scales
-        scales = losing | scales
+        scales |= losing
 
 
 def _written(
@@ -82,10 +93,11 @@ def _written(
     ranges: Mapping[str, tuple[float, float]],
     options: QuantizeOptions,
     scales: Mapping[str, Array],
+    rounding: Reconstruction | None,
 ) -> Edit:
     copy = model.clone()
     placement = place(copy, options.selects)
-    return static.write(copy, placement, ranges, options, Weights(floors(placement, scales)))
+    return static.write(copy, placement, ranges, options, Weights(floors(placement, scales), rounding))
 
 
 def floors(placement: Placement, scales: Mapping[str, Array]) -> dict[ir.TensorProtocol, Array]:

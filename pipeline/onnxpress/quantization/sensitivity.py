@@ -18,6 +18,7 @@ from onnxpress import graph
 from onnxpress.quantization.options import QuantizeOptions
 from onnxpress.quantization.placement import Placement, activated, gemms, place
 from onnxpress.quantization.twins import Twins, activation
+from onnxpress.quantization.weights import Weights
 from onnxpress.session import Arrays, SessionOptions, open_session, run
 from onnxpress_calibration.dataset import LABELS, Dataset
 
@@ -53,6 +54,7 @@ def sensitivity(
     ranges: Mapping[str, tuple[float, float]],
     *,
     at_outputs: bool = False,
+    weights: Weights | None = None,
     advance: Callable[[int], object] = lambda runs: None,  # noqa: ARG005
 ) -> list[Sensitivity]:
     """Measure what quantizing each weighted node alone loses.
@@ -63,6 +65,7 @@ def sensitivity(
         data: Samples; the first `SAMPLES` are used, one by one, as dynamic ranges depend on the batch.
         ranges: (low, high) by tensor name, as `static.write` takes them.
         at_outputs: Measure the loss at the model's outputs, too: one more run per node for `SAMPLES_AT_OUTPUTS`.
+        weights: The integers that will be written; nearest rounding without them.
         advance: Called with 1 after each run of the model.
 
     Returns:
@@ -78,7 +81,7 @@ def sensitivity(
     placement = place(copy, options.selects)
     if not placement.weighted:
         return []
-    twins = _Compared(copy, placement, options, ranges, switched=at_outputs)
+    twins = _Compared(copy, placement, options, ranges, weights, switched=at_outputs)
     session = open_session(copy, SessionOptions())
     sums, zero = np.zeros((len(placement.weighted), len(KINDS))), np.zeros(())
     signal, noise = np.zeros(len(outputs)), np.zeros((len(placement.weighted), len(outputs)))
@@ -120,10 +123,11 @@ class _Compared(Twins):
         placement: Placement,
         options: QuantizeOptions,
         ranges: Mapping[str, tuple[float, float]],
+        weights: Weights | None,
         *,
         switched: bool,
     ) -> None:
-        super().__init__(model, options)
+        super().__init__(model, options, weights)
         self.switched = switched
         if switched:
             self.selected = ir.Value(name=SWITCH, shape=ir.Shape([]), type=ir.TensorType(ir.DataType.INT64))

@@ -7,7 +7,6 @@ sums instead of tensors.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,25 +14,26 @@ import onnx_ir as ir
 
 from onnxpress import graph
 from onnxpress.quantization.options import QuantizeOptions
-from onnxpress.quantization.params import activation_params, dequantize_weight, quantize_weight
+from onnxpress.quantization.params import activation_params
+from onnxpress.quantization.weights import Weights
 
 
 class Twins:
     """Adds nodes beside those of a graph."""
 
-    def __init__(self, model: ir.Model, options: QuantizeOptions) -> None:
+    def __init__(self, model: ir.Model, options: QuantizeOptions, weights: Weights | None = None) -> None:
         self.graph = model.graph
         self.options = options
+        self.weights = weights or Weights()
         self._rounded: dict[tuple[ir.Value, str], ir.Value] = {}
 
     def weight(self, node: ir.Node) -> ir.Value:
         """Return the weight of a Conv, Gemm or MatMul, rounded to its grid."""
         facts = graph.weighted(node)
-        array = None if facts is None else graph.constant(node.inputs[facts.weight])
-        assert facts is not None and array is not None  # noqa: S101 - placement chose it for that
-        axis = None if self.options.per_tensor else facts.out_axis
-        grid = replace(self.options.grid, unsigned=False)  # the same numbers, however they are stored
-        rounded = dequantize_weight(*quantize_weight(array, axis, grid), axis)
+        tensor = None if facts is None else graph.constant_tensor(node.inputs[facts.weight])
+        assert facts is not None and tensor is not None  # noqa: S101 - placement chose it for that
+        axis = None if self.options.per_tensor else facts.out_axis % len(tensor.shape)
+        rounded = self.weights.dequantized(tensor, axis, self.options.grid)
         return graph.add_initializer(self.graph, f"{node.name}_twin_weight", rounded)
 
     def static(self, value: ir.Value, ends: tuple[float, float]) -> ir.Value:

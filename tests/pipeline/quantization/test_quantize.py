@@ -298,7 +298,9 @@ def test_kernels_counts_what_runs_and_explains_what_does_not(tmp_path: Path) -> 
 
 def test_samples_limits_the_calibration_data() -> None:
     model, seen = graphs.conv_chain(), []
-    options = QuantizeOptions(samples=6, equalize=False, smooth=False, bias_correction=False, verify=False)
+    options = QuantizeOptions(
+        samples=6, equalize=False, smooth=False, bias_correction=False, rounding="nearest", verify=False
+    )
     quantize(model, options, graphs.normal((50, 3, 8, 8)), seen.append)
     assert sum(seen) == 6
 

@@ -28,6 +28,7 @@ from onnxpress.quantization.auto.search import Search
 from onnxpress.quantization.options import QuantizeOptions
 from onnxpress.quantization.placement import gemms, place
 from onnxpress.quantization.ranges import choose_ranges
+from onnxpress.quantization.rounding import reconstruction
 from onnxpress.quantization.saturation import floors, needed_scales
 from onnxpress.quantization.sensitivity import sensitivity
 from onnxpress.quantization.techniques.bias_correction import bias_shifts
@@ -82,15 +83,17 @@ def choose(
     gemms(fused)
     placement = place(fused, options.selects)
     ranges = choose_ranges(placement, placement.candidates, collected, options.calibrator, options.levels)
-    scales = needed_scales(fused, ranges, options, calibration) if options.saturates else {}
+    rounding = reconstruction(fused, placement, options, calibration) if options.reconstructs else None
+    scales = needed_scales(fused, ranges, options, calibration, rounding) if options.saturates else {}
+    weights = Weights(floors(placement, scales), rounding)
     candidates = Candidates(
         model=fused,
         ranges=ranges,
         options=options,
         groups=groups(fused, placement, options),
-        shifts=bias_shifts(fused, options, calibration, ranges) if options.bias_correction else {},
+        shifts=bias_shifts(fused, options, calibration, ranges, weights=weights) if options.bias_correction else {},
         peaks=fp16.peaks(collected),
-        weights=Weights(floors(placement, scales)),
+        weights=weights,
     )
     session = SessionOptions(provider=options.provider, threads=options.threads or host.usable_threads())
     data = evaluation or calibration
@@ -106,7 +109,7 @@ def choose(
                 race=race,
                 judge=Judge(reference.path, data, metric, session),
                 bound=bound,
-                errors=lambda: _errors(base, options, calibration, ranges),
+                errors=lambda: _errors(base, options, calibration, ranges, weights),
                 journal=Journal(journal, context(reference.sha256, options, collected, data, metric)),
                 clock=clock,
                 deadline=start + (1 - CONFIRM_SHARE) * options.budget.total_seconds(),
@@ -176,11 +179,15 @@ def explain(facts: Mapping[str, Any]) -> str:
 
 
 def _errors(
-    model: ir.Model, options: QuantizeOptions, data: Dataset, ranges: Mapping[str, tuple[float, float]]
+    model: ir.Model,
+    options: QuantizeOptions,
+    data: Dataset,
+    ranges: Mapping[str, tuple[float, float]],
+    weights: Weights,
 ) -> dict[str, dict[Choice, float]]:
     """Return what each layer alone loses at the model's outputs; of dynamic int8 that is known at the layer only."""
     errors: dict[str, dict[Choice, float]] = {}
-    for found in sensitivity(model, options, data, ranges, at_outputs=True):
+    for found in sensitivity(model, options, data, ranges, at_outputs=True, weights=weights):
         lost = found.at_outputs or 0.0
         errors[found.node] = {"static": lost, "fp16": FP16_ERROR}
         if found.dynamic is not None and found.static > 0:

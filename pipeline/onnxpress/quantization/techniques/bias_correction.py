@@ -23,6 +23,7 @@ from onnxpress.graph import Array
 from onnxpress.quantization.options import QuantizeOptions
 from onnxpress.quantization.placement import Placement, gemms, place
 from onnxpress.quantization.twins import Twins, activation
+from onnxpress.quantization.weights import Weights
 from onnxpress.session import open_session, run
 from onnxpress_calibration.dataset import LABELS, Dataset, samples_in
 
@@ -36,6 +37,8 @@ def correct_biases(
     data: Dataset,
     ranges: Mapping[str, tuple[float, float]],
     advance: Callable[[int], object] = lambda samples: None,  # noqa: ARG005
+    *,
+    weights: Weights | None = None,
 ) -> int:
     """Correct the biases of a float model that is about to be written as static int8, in place.
 
@@ -47,11 +50,12 @@ def correct_biases(
         data: Calibration samples; `SAMPLES` of them are used.
         ranges: (low, high) by tensor name, as `static.write` takes them.
         advance: Called with the number of samples after each batch.
+        weights: The integers that will be written; nearest rounding without them.
 
     Returns:
         How many layers were corrected.
     """
-    shifts = bias_shifts(model, options, data, ranges, advance)
+    shifts = bias_shifts(model, options, data, ranges, advance, weights=weights)
     for node in list(model.graph):
         if node.name in shifts:
             subtract(model, node, shifts[node.name])
@@ -64,12 +68,14 @@ def bias_shifts(
     data: Dataset,
     ranges: Mapping[str, tuple[float, float]],
     advance: Callable[[int], object] = lambda samples: None,  # noqa: ARG005
+    *,
+    weights: Weights | None = None,
 ) -> dict[str, Array]:
     """Return by node what int8 adds to each output channel on average, float64 [channels]."""
     copy = model.clone()
     gemms(copy)
     placement = place(copy, options.selects)
-    names = _compare(copy, Twins(copy, options), placement, ranges)
+    names = _compare(copy, Twins(copy, options, weights), placement, ranges)
     if not names:
         return {}
     session = open_session(copy)
