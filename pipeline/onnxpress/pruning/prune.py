@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from onnxpress import graph, host
 from onnxpress.artifact import Edit, Skip
-from onnxpress.errors import UsageError
+from onnxpress.errors import ModelError, UsageError
 from onnxpress.export.passes import shapes
 from onnxpress.export.passes.constants import lift
 from onnxpress.export.passes.rewiring import initializer
@@ -26,6 +26,9 @@ from onnxpress.pruning.sparsity import deflated_bytes, sparsify
 from onnxpress.pruning.widths import preferred, widths
 from onnxpress.session import SessionOptions
 from onnxpress_calibration.dataset import Dataset
+
+FINEST = 4
+"""Without the user's word, counts are rounded to at least this: what needs a finer cut leaves too little to work."""
 
 
 def prune(model: ir.Model, options: PruneOptions, data: Dataset | None = None) -> Edit:
@@ -47,6 +50,7 @@ def prune(model: ir.Model, options: PruneOptions, data: Dataset | None = None) -
 
     Raises:
         UsageError: the target cannot be reached, include and exclude leave no node, or repair has no data.
+        ModelError: all weights are graph inputs.
 
     """
     if options.needs_data and data is None:
@@ -83,6 +87,8 @@ def _channels(work: ir.Model, options: PruneOptions, data: Dataset | None) -> Ed
     shapes.infer(work)
     reference, outputs = work.clone(), {str(value.name): value for node in work.graph for value in node.outputs}
     analysis = analyze(work)
+    if not analysis.prunable:
+        _refuse_replaceable(work)
     (unit, limit), *_ = (options.target or {"macs": 1.0}).items()
     latency = None
     if unit in ("latency", "latency_ms"):
@@ -147,6 +153,22 @@ def _channels(work: ir.Model, options: PruneOptions, data: Dataset | None) -> Ed
     return Edit(model=work, changed=tuple(dict.fromkeys(changed)), skipped=tuple(skipped), facts=facts)
 
 
+def _refuse_replaceable(work: ir.Model) -> None:
+    """Say it when nothing can be removed because the weights are the caller's.
+
+    Raises:
+        ModelError: a weight is a graph input.
+
+    """
+    for node in work.graph:
+        weight = node.inputs[1] if node.op_type in ("Conv", "ConvTranspose", "Gemm") else None
+        if weight is not None and weight.is_graph_input():
+            raise ModelError(
+                f"node {label(node)!r}: its weight {weight.name!r} is a graph input, which the caller may replace, and "
+                "nothing else can be removed. Export the model with its weights as initializers."
+            )
+
+
 def _rounded(
     analysis: Analysis, options: PruneOptions, least: Callable[[allocation.Counts], float]
 ) -> tuple[PruneOptions, list[Group], list[Skip]]:
@@ -174,7 +196,7 @@ def _rounded(
         else:
             share, channels = 1 - (options.amount or 0.0), sum(group.size for group in analysis.prunable)
             left = 1 - sum(group.size - count for group, count in counts.items()) / max(channels, 1)
-        if left <= share or options.round_to or round_to == 1:
+        if left <= share or options.round_to or round_to <= FINEST or not analysis.prunable:
             break
         round_to //= 2
     if options.target is not None and left > share:

@@ -7,7 +7,7 @@ import onnx_ir as ir
 import pytest
 
 from onnxpress import graph
-from onnxpress.errors import UsageError
+from onnxpress.errors import ModelError, UsageError
 from onnxpress.pruning import PruneOptions, prune, surgery
 from onnxpress_calibration.dataset import Dataset
 
@@ -123,6 +123,21 @@ def test_model_without_anything_to_prune(build: Build) -> None:
     assert (edit.changed, edit.facts["groups"], edit.facts["macs_ratio"]) == ((), 0, 1.0)
     with pytest.raises(UsageError, match="leaves 1 of"):
         prune(model, PruneOptions(target={"macs": 0.5}, round_to=8))
+
+
+def test_weights_that_are_graph_inputs_are_refused_by_name(build: Build) -> None:
+    model = build(
+        "net (float[N,3,8,8] x, float[16,3,1,1] x_w, float[5,16,1,1] x_v) => (float[N,5,8,8] y) {"
+        " a = Conv (x, x_w) \n y = Conv (a, x_v) }"
+    )
+    for options in (PruneOptions(amount=0.3), PruneOptions(target={"macs": 0.7})):
+        with pytest.raises(ModelError, match=r"^node 'a': its weight 'x_w' is a graph input, [^\n]*initializers\.$"):
+            prune(model, options)
+
+
+def test_without_rounding_no_layer_is_cut_to_the_bone(build: Build) -> None:
+    with pytest.raises(UsageError, match=r"target macs=0\.01: cannot be reached, all that can be removed leaves 0\."):
+        prune(build(NET), PruneOptions(target={"macs": 0.01}))
 
 
 def test_proof_uses_the_data(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
