@@ -1,12 +1,13 @@
 """What pruning gives on the real models: what can be cut, what is lost and won back, and how much faster it gets.
 
     python benchmarks/pruning/measure.py share   [MODEL …] [-o share.json]
-    python benchmarks/pruning/measure.py curve   [MODEL …] [--methods l2 reconstruction] [--left 0.9 0.8 0.7 0.5 0.3]
+    python benchmarks/pruning/measure.py curve   [MODEL …] [--left 0.9 0.8 0.7 0.5 0.3] [--allocation …] [--round-to N]
     python benchmarks/pruning/measure.py latency [MODEL …] [--left 0.7]
 
-``share`` takes the reference models, too. ``curve`` gives the metric with and without repair from unlabelled samples;
-``latency`` compares loaded sessions in alternation, each float and int8, with the 95 % interval of the ratio. The real
-models are not part of the project: ``ONNXPRESS_REAL_DATA`` names their folder (default ``../shared/real``).
+``share`` takes the reference models, too. ``curve`` gives the metric of l2 alone, of l2 with repair from unlabelled
+samples and of reconstruction with repair, and in the end a table of them in Markdown. ``latency`` compares loaded
+sessions in alternation, each float and int8, with the 95 % interval of the ratio. The real models are not part of the
+project: ``ONNXPRESS_REAL_DATA`` names their folder (default ``../shared/real``).
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
-import math
 import os
 import sys
 import time
@@ -28,10 +28,10 @@ import onnx_ir as ir
 
 import onnxpress_models
 from onnxpress import artifact, graph, session
-from onnxpress.bench.statistics import center
 from onnxpress.export.options import ExportOptions
 from onnxpress.export.prepare import prepare
 from onnxpress.pruning import PruneOptions, prune
+from onnxpress.pruning.latency import ratio as compare
 from onnxpress.quantization.options import QuantizeOptions
 from onnxpress.quantization.quantize import quantize
 from onnxpress_calibration.dataset import Dataset
@@ -45,6 +45,7 @@ DATA = {  # calibration, test, samples of the first
     "kws": ("kws_calibration", "kws_test", 100),
     "minilm": ("sts_calibration", None, 128),
 }
+WAYS = {"l2": ("l2", False), "l2 + repair": ("l2", True), "reconstruction + repair": ("reconstruction", True)}
 Row = dict[str, Any]
 
 
@@ -53,8 +54,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["share", "curve", "latency"])
     parser.add_argument("models", nargs="*")
-    parser.add_argument("--methods", nargs="+", default=["l2", "reconstruction"])
-    parser.add_argument("--allocation", default="global")
+    parser.add_argument("--allocation", default="auto")
     parser.add_argument("--left", nargs="+", type=float, help="shares of the MACs that are left")
     parser.add_argument("--round-to", type=int, default=0)
     parser.add_argument("-o", "--output", type=Path)
@@ -73,6 +73,8 @@ def main() -> None:
         rows.append(row)
         if asked.output is not None:
             asked.output.write_text(json.dumps({"schema": f"onnxpress.pruning-{asked.what}/1", "rows": rows}, indent=1))
+    if asked.what == "curve":
+        print(table(rows))
 
 
 def loaders() -> ModuleType:
@@ -101,29 +103,45 @@ def shares(asked: argparse.Namespace, load: ModuleType) -> Iterator[Row]:
 
 def curve(asked: argparse.Namespace, load: ModuleType) -> Iterator[Row]:
     """The metric over the share of MACs that is left, as cut and as repaired."""
-    for name in asked.models or ["resnet56", "squeezenet", "minilm"]:
+    for name in asked.models or ["resnet56", "squeezenet", "minilm", "kws"]:
         model, data = model_of(name, load), calibration(name, load)
-        yield {"model": name, "method": "float", "left": 1.0, "repair": False, "metric": quality(model, name, load)}
+        yield {"model": name, "way": "float", "asked": 1.0, "left": 1.0, "metric": quality(model, name, load)}
         for left in asked.left or [0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3]:
-            for method in asked.methods:
-                for repaired in (False, True):
-                    start = time.perf_counter()
-                    options = PruneOptions(
-                        method=method,
-                        target={"macs": left},
-                        repair=repaired,
-                        allocation=asked.allocation,
-                        round_to=asked.round_to,
-                    )
-                    edit = prune(model, options, data)
-                    yield {
-                        "model": name,
-                        "method": method,
-                        "left": float(edit.facts["macs_ratio"]),
-                        "repair": repaired,
-                        "metric": quality(edit.model, name, load),
-                        "seconds": time.perf_counter() - start,
-                    }
+            for way, (method, repaired) in WAYS.items():
+                start = time.perf_counter()
+                options = PruneOptions(
+                    method=method,
+                    target={"macs": left},
+                    repair=repaired,
+                    allocation=asked.allocation,
+                    round_to=asked.round_to,
+                )
+                edit = prune(model, options, data)
+                yield {
+                    "model": name,
+                    "way": way,
+                    "asked": left,
+                    "left": float(edit.facts["macs_ratio"]),
+                    "allocation": edit.facts["allocation"],
+                    "round_to": edit.facts["round_to"],
+                    "metric": quality(edit.model, name, load),
+                    "seconds": time.perf_counter() - start,
+                }
+
+
+def table(rows: list[Row]) -> str:
+    """Return the curves in Markdown: a line for each share of MACs that is left, a column for each way."""
+    lines = []
+    for name in dict.fromkeys(row["model"] for row in rows):
+        found = {(row["asked"], row["way"]): row["metric"] for row in rows if row["model"] == name}
+        lines += [
+            f"| {name} (float {found[1.0, 'float']:.2f}) | {' | '.join(WAYS)} |",
+            "| --- |" + " --- |" * len(WAYS),
+        ]
+        for left in dict.fromkeys(row["asked"] for row in rows if row["model"] == name and row["way"] != "float"):
+            lines.append(f"| {left:.0%} | " + " | ".join(f"{found[left, way]:.2f}" for way in WAYS) + " |")
+        lines.append("")
+    return "\n".join(lines)
 
 
 def latency(asked: argparse.Namespace, load: ModuleType) -> Iterator[Row]:
@@ -132,34 +150,14 @@ def latency(asked: argparse.Namespace, load: ModuleType) -> Iterator[Row]:
         model, data = model_of(name, load), calibration(name, load)
         few = Dataset(origin=data.origin, read=data.read, limit=32)
         left = (asked.left or [0.7])[0]
-        pruned = prune(model, PruneOptions(target={"macs": left}, round_to=asked.round_to)).model
+        edit = prune(model, PruneOptions(target={"macs": left}, round_to=asked.round_to))
         feeds = next(data.batches(graph.input_specs(model)))
         int8 = QuantizeOptions(mode="static", min_agreement=0)  # speed is what is measured here
-        small = tuple(quantize(each, int8, few).model for each in (model, pruned))
-        for kind, pair in {"float": (model, pruned), "int8": small}.items():
-            ratio = center(logarithms(pair, feeds)).exp()
-            row = {"model": name, "kind": kind, "left": left, "round_to": asked.round_to}
+        small = tuple(quantize(each, int8, few).model for each in (model, edit.model))
+        for kind, pair in {"float": (model, edit.model), "int8": small}.items():
+            ratio = compare(pair, feeds, session.SessionOptions(threads=1))
+            row = {"model": name, "kind": kind, "left": left, "round_to": edit.facts["round_to"]}
             yield row | {"speed_up": 1 / ratio.value, "low": 1 / ratio.high, "high": 1 / ratio.low}
-
-
-def logarithms(pair: tuple[ir.Model, ...], feeds: dict[str, Any], rounds: int = 40) -> list[list[float]]:
-    """Return log ratios of second to first, measured in alternation, one list for each of two pairs of sessions."""
-    groups = []
-    for _ in range(2):
-        sessions = [session.open_session(each, session.SessionOptions(threads=1)) for each in pair]
-        laps = [[seconds(each, feeds) for each in sessions] for _ in range(rounds + 5)][5:]
-        groups.append([math.log(second / first) for first, second in laps])
-    return groups
-
-
-def seconds(opened: Any, feeds: dict[str, Any]) -> float:  # noqa: ANN401 - onnxruntime has no stubs
-    """Time the best of three runs."""
-    times = []
-    for _ in range(3):
-        start = time.perf_counter()
-        session.run(opened, feeds)
-        times.append(time.perf_counter() - start)
-    return min(times)
 
 
 def model_of(name: str, load: ModuleType) -> ir.Model:

@@ -22,13 +22,15 @@ from onnxpress.cli.shared import (
 @click.command()
 @click.argument("model", type=FILE)
 @output_option
-@click.option("--method", help="What matters least: l2, l1; from data: reconstruction, wanda, taylor, activation.")
+@click.option(
+    "--method", help="What matters least: auto, l2, l1; from data: reconstruction, wanda, taylor, activation."
+)
 @click.option("--granularity", help="channel (removes them), weight (zeros), or n:m such as 2:4.")
 @click.option("--amount", help="Share to prune, for example 30%.")
 @click.option(
     "--target", metavar="macs=0.7", help="What is to be left of macs, params, bytes or measured latency (also 5ms)."
 )
-@click.option("--allocation", help="How groups share the loss: uniform, global, sensitivity (measured).")
+@click.option("--allocation", help="How groups share the loss: auto, uniform, global, sensitivity (measured).")
 @click.option("--iterations", type=int, help="Prune in so many equal steps, with a repair after each.")
 @click.option(
     "--round-to", type=int, help="Channel counts are kept at multiples of this [default: what the kernels take]."

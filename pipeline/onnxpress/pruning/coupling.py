@@ -12,6 +12,7 @@ Add, Mul, Where, PRelu …        aligned from the right; positions that meet ar
 BatchNorm, InstanceNorm         one scale and shift per channel
 GroupNorm                       whole groups of channels only
 LayerNorm, Softmax, Reduce*     average or sum over some axes: those must stay whole
+LSTM, GRU, RNN                  a hidden unit lies in every gate, in the state and in what reads the state
 Concat, Split, Slice, Pad       move numbers; padding adds channels of its own
 Reshape, Flatten, Transpose …   move numbers, also where one axis becomes several (see `layout`)
 Gather                          selects numbers; from a table (an embedding) it makes channels of the table's columns
@@ -192,17 +193,31 @@ def _matmul(layout: Layout, node: ir.Node) -> None:
 
 
 def _recurrent(layout: Layout, node: ir.Node) -> None:
-    """LSTM, GRU, RNN: only the input features are followed; the hidden state stays as wide as it is."""
-    x, weight = node.inputs[0], node.inputs[1]
-    assert x is not None and weight is not None  # noqa: S101 - required by the operator
-    reason = "the hidden state, steps and batch of recurrent layers are not followed"
+    """LSTM, GRU, RNN: a hidden unit lies once in each gate, in the state, and in the weights that read the state.
+
+    Both directions have one hidden size, so their units of the same number go together.
+    """
+    x, weight, recurrence = node.inputs[:3]
+    assert x is not None and weight is not None and recurrence is not None  # noqa: S101 - required by the operator
     for axis in (0, 1):
-        layout.seal(x, axis, obstacle(node, reason))
-    layout.refuse(node, reason, node.inputs[2:])
-    if _is_weight(layout, node, weight):
-        layout.couple(x, 2, weight, 2, node)
-    else:
-        layout.refuse(node, "its weight is not constant")
+        layout.seal(x, axis, obstacle(node, "these are its steps and its batch"))
+    constant = _is_weight(layout, node, weight) and _is_weight(layout, node, recurrence)
+    bias, states = _input(node, 3), [_input(node, 5), _input(node, 6)]
+    if not constant or _input(node, 7) is not None or graph.attribute_int(node, "layout", 0):
+        layout.refuse(node, "its weights are not constant, or it has peepholes or the batch in front")
+        return
+    layout.couple(x, 2, weight, 2, node)
+    units = layout.track(recurrence, 2, node)
+    for value, axis in ((weight, 1), (recurrence, 1), (bias, 1)):
+        if value is not None:
+            gates = layout.track(value, axis, node)
+            layout.channels.unite(gates.reshape(-1, len(units)), units)
+    for state in states:
+        if state is not None:
+            layout.couple(state, 2, recurrence, 2, node)
+    for position, value in enumerate(node.outputs):
+        if _is_used(value):
+            layout.put(value, [Block(axes=(2 if position else 3,), numbers=units)])
 
 
 def _is_weight(layout: Layout, node: ir.Node, weight: ir.Value) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from onnxpress import graph, host
 from onnxpress.artifact import Edit, Skip
@@ -23,6 +24,7 @@ from onnxpress.pruning.layout import label
 from onnxpress.pruning.options import PruneOptions
 from onnxpress.pruning.repair import repair
 from onnxpress.pruning.sparsity import deflated_bytes, sparsify
+from onnxpress.pruning.weights import RECURRENT
 from onnxpress.pruning.widths import preferred, widths
 from onnxpress.session import SessionOptions
 from onnxpress_calibration.dataset import Dataset
@@ -43,7 +45,7 @@ def prune(model: ir.Model, options: PruneOptions, data: Dataset | None = None) -
         The pruned model. Facts, for every granularity: ``params_before``, ``params_after``; for channels also
         ``macs_before``, ``macs_after``, ``macs_ratio``, ``groups``, ``groups_skipped``, ``prunable_macs_pct`` (MACs of
         the nodes that at least one removable channel enters or leaves), ``proof_error`` (see `proof.prove`; of the cut,
-        before any repair), ``layers_repaired``, ``round_to`` as it was settled (see `_rounded`), and with a target of
+        before any repair), ``layers_repaired``, ``method``, ``allocation`` and ``round_to`` as taken; with a target of
         latency ``latency_before_ms``, ``latency_ratio`` and its 95 % interval ``latency_ratio_ci95``. For single
         weights ``sparsity``, the share of zeros among them, and ``deflated_bytes_before`` and
         ``deflated_bytes_after``: the file stays as large, its compressed size does not.
@@ -54,7 +56,7 @@ def prune(model: ir.Model, options: PruneOptions, data: Dataset | None = None) -
 
     """
     if options.needs_data and data is None:
-        why = "repair" if options.repair else f"{options.method} with allocation {options.allocation}"
+        why = "repair" if options.repair else f"{options.criterion} with allocation {options.allocation}"
         raise UsageError(f"prune: {why} needs calibration data. Give --calibration DATA, or data.calibration.")
     work = model.clone()
     lift(work)
@@ -64,7 +66,15 @@ def prune(model: ir.Model, options: PruneOptions, data: Dataset | None = None) -
         raise UsageError(
             f"include {options.include!r}, exclude {options.exclude!r}: no node is left. See `compress inspect`."
         )
-    return _channels(work, options, data) if options.granularity == "channel" else _weights(work, options, data)
+    if options.granularity != "channel":
+        return _weights(work, options, data)
+    if options.allocation != "auto":
+        return _channels(work, options, data)
+    if data is None or not options.repair:
+        return _channels(work, options.model_copy(update={"allocation": "global"}), data)
+    tried = [options.model_copy(update={"allocation": each}) for each in ("global", "sensitivity")]
+    edits = [_channels(work.clone(), each, data) for each in tried]
+    return min(edits, key=lambda edit: sensitivity.outputs_error(work, edit.model, data))
 
 
 def _weights(work: ir.Model, options: PruneOptions, data: Dataset | None) -> Edit:
@@ -83,6 +93,7 @@ def _weights(work: ir.Model, options: PruneOptions, data: Dataset | None) -> Edi
 def _channels(work: ir.Model, options: PruneOptions, data: Dataset | None) -> Edit:
     """Remove channels of a model, in place, in as many iterations as the options ask for."""
     _untie_parameters(work)
+    _drop_zero_states(work)
     stated = shapes.known(work)
     shapes.infer(work)
     reference, outputs = work.clone(), {str(value.name): value for node in work.graph for value in node.outputs}
@@ -112,13 +123,15 @@ def _channels(work: ir.Model, options: PruneOptions, data: Dataset | None) -> Ed
         "groups_skipped": len(analysis.groups) - len(groups),
         "channels_before": sum(group.size for group in groups),
         "prunable_macs_pct": 100 * _prunable_share(work, groups),
+        "method": options.criterion,
+        "allocation": options.allocation,
         "round_to": options.round_to,
     }
     kept, errors, changed, repaired, removed = surgery.Kept({}), [], [], [], 0
     for number in range(1, options.iterations + 1):
         groups = groups if number == 1 else _selected(analyze(work), options)[0]
         evidence = _evidence(work, options, data)
-        importances = {group: criteria.importance(options.method, group, evidence) for group in groups}
+        importances = {group: criteria.importance(options.criterion, group, evidence) for group in groups}
         if options.allocation == "sensitivity" and data is not None:
             importances = sensitivity.measured(work, groups, importances, options.round_to, evidence, data)
         now = options.iteration(number)
@@ -209,7 +222,7 @@ def _rounded(
 
 def _evidence(model: ir.Model, options: PruneOptions, data: Dataset | None) -> Evidence:
     """Return what the method wants to know of the weights' inputs."""
-    needs = criteria.needs(options.method)
+    needs = criteria.needs(options.criterion)
     if data is None or (needs == "nothing" and options.allocation != "sensitivity"):
         return Evidence()
     derivatives = gradients.squared(model, data) if needs == "gradients" else {}
@@ -227,6 +240,33 @@ def _untie_parameters(model: ir.Model) -> None:
         if array is not None:
             for node, position in list(uses)[1:]:
                 node.replace_input_with(position, initializer(model.graph, str(value.name), ir.tensor(array)))
+
+
+ZERO_STAYS = ("Cast", "Expand", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Tile", "Transpose", "Unsqueeze")
+
+
+def _drop_zero_states(model: ir.Model) -> None:
+    """Leave out initial states of recurrent layers that are zero, as PyTorch writes them: zero is the default.
+
+    Written for any batch size, their width is computed at run time, which would tie the hidden units.
+    """
+    for node in model.graph:
+        if node.op_type in RECURRENT:
+            for position in range(5, min(len(node.inputs), 7)):
+                if _is_zero(node.inputs[position]):
+                    node.replace_input_with(position, None)
+    RemoveUnusedNodesPass()(model)
+
+
+def _is_zero(value: ir.Value | None) -> bool:
+    producer = None if value is None else value.producer()
+    if producer is not None and producer.op_type in ZERO_STAYS:
+        return _is_zero(producer.inputs[0])
+    if producer is not None and producer.op_type == "ConstantOfShape":
+        filler = producer.attributes.get("value")
+        return filler is None or not filler.as_tensor().numpy().any()
+    array = graph.constant(value)
+    return array is not None and not array.any()
 
 
 def _selected(analysis: Analysis, options: PruneOptions) -> tuple[list[Group], list[Skip]]:

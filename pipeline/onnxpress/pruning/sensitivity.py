@@ -62,6 +62,12 @@ def measured(
     return scaled
 
 
+def outputs_error(model: ir.Model, edited: ir.Model, data: Dataset) -> float:
+    """Return the mean square error over the variance on the first samples, summed over the outputs."""
+    sessions = open_session(edited), open_session(model)
+    return float(np.mean([_error(*(run(session, feeds) for session in sessions)) for feeds in _first(data, model)]))
+
+
 def _first(data: Dataset, model: ir.Model) -> list[dict[str, Array]]:
     batches: list[dict[str, Array]] = []
     for batch in data.batches(graph.input_specs(model), BATCH):

@@ -25,10 +25,10 @@ def sparsify(model: ir.Model, options: PruneOptions, evidence: Evidence) -> tupl
     """Zero weights, in place; return the changed nodes, what was left alone, and the share of zeros among weights."""
     found, skipped = _select(model, options)
     keeps: dict[ir.Value, Array | None]
-    scores = {weight.value: criteria.score(options.method, weight, evidence) for weight in found}
+    scores = {weight.value: criteria.score(options.criterion, weight, evidence) for weight in found}
     if options.pattern is not None:
         keeps = {weight.value: best_of(scores[weight.value], *options.pattern) for weight in found}
-    elif options.allocation == "global" and found:
+    elif options.allocation in ("auto", "global") and found:
         everything = np.concatenate([scores[weight.value].ravel() for weight in found])
         limits = np.cumsum([0, *(scores[weight.value].size for weight in found)])
         best = largest(everything, options.amount or 0)

@@ -20,6 +20,7 @@ from onnxpress.export.passes.rewiring import initializer
 from onnxpress.pruning.coupling import integers, paddings, slices, target_shape
 from onnxpress.pruning.groups import Group
 from onnxpress.pruning.layout import label
+from onnxpress.pruning.weights import RECURRENT
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 Choice = Mapping[Group, Mask]
@@ -103,6 +104,11 @@ def masked(model: ir.Model, choice: Choice) -> ir.Model:
     """Return a copy of a model in which the removed channels are zero wherever an operator sums over them."""
     kept, copy = Kept(choice), model.clone()
     for node, twin in zip(list(model.graph), list(copy.graph), strict=True):
+        if node.op_type in RECURRENT and (units := kept.along(node.inputs[2], 2)) is not None:  # the state enters, too
+            recurrence = graph.constant(node.inputs[2])
+            assert recurrence is not None  # noqa: S101 - it is cut
+            zeroed = ir.tensor(recurrence * units.astype(recurrence.dtype))
+            twin.replace_input_with(2, initializer(copy.graph, f"{twin.outputs[0].name}_masked", zeroed))
         axis = _summed_axis(node)
         if axis is None:
             continue
@@ -140,6 +146,10 @@ def _grouped(model: ir.Model, node: ir.Node, kept: Kept) -> None:  # noqa: ARG00
         return
     whole = node.inputs[0] if node.op_type == "Conv" else node.outputs[0]
     node.attributes["group"] = ir.AttrInt64("group", _size(kept, whole, 1) // _size(kept, node.inputs[1], 1))
+
+
+def _recurrent(model: ir.Model, node: ir.Node, kept: Kept) -> None:  # noqa: ARG001 - the table's signature
+    node.attributes["hidden_size"] = ir.AttrInt64("hidden_size", _size(kept, node.inputs[2], 2))
 
 
 def _group_norm(model: ir.Model, node: ir.Node, kept: Kept) -> None:  # noqa: ARG001 - the table's signature
@@ -240,6 +250,7 @@ REWRITES: dict[str, Rewrite] = {
     "Gather": _gather,
     "Expand": _expand,
     "Resize": _resize,
+    **dict.fromkeys(RECURRENT, _recurrent),
 }
 
 

@@ -100,7 +100,7 @@ def rows(report: Report) -> tuple[Row, ...]:
 
 def steps(variant: Document) -> str:
     """``prune l2 → quantize static``; the baseline has none."""
-    words = ((step["step"], step["options"].get("mode") or step["options"].get("method")) for step in variant["steps"])
+    words = ((step["step"], step["options"].get("mode") or step["facts"].get("method")) for step in variant["steps"])
     return " → ".join(" ".join(filter(None, pair)) for pair in words) or "none: the baseline"
 
 

@@ -311,6 +311,27 @@ net (float[S,N,3] x, float[3,8] aw, float[1,16,8] w, float[1,16,4] r, float[4,5]
   y = MatMul (last, bw)
 }
 """
+LSTM = """
+net (float[S,2,3] x, float[1,24,3] w, float[1,24,6] r, float[1,48] b, float[1,2,6] h0, float[1,2,6] c0,
+     float[1,18,6] v, float[1,18,6] u, float[6,5] bw) => (float[1,2,5] y) {
+  h, last, cell = LSTM <hidden_size = 6> (x, w, r, b, , h0, c0)
+  axes = Constant <value = int64[1] {1}> ()
+  s = Squeeze (h, axes)
+  t = Tanh (s)
+  g, end = GRU <hidden_size = 6> (t, v, u)
+  both = Add (end, last)
+  y = MatMul (both, bw)
+}
+"""
+BOTH_DIRECTIONS = """
+net (float[S,N,3] x, float[2,6,3] w, float[2,6,6] r, float[2,12] b, float[12,5] bw) => (float[S,N,5] y) {
+  h = RNN <hidden_size = 6, direction = "bidirectional"> (x, w, r, b)
+  t = Transpose <perm = [0,2,1,3]> (h)
+  shape = Constant <value = int64[3] {0, 0, 12}> ()
+  f = Reshape (t, shape)
+  y = MatMul (f, bw)
+}
+"""
 DEPTH_TO_SPACE = """
 net (float[N,3,8,8] x, float[12,3,1,1] aw, float[5,3,1,1] bw) => (float[N,5,16,16] y) {
   a = Conv (x, aw)
@@ -375,7 +396,9 @@ FOUND = {
     "split attention": (SPLIT_ATTENTION, {"m": (3, 12)}),
     "feed-forward": (FEED_FORWARD, {"u0": (16, 1)}),
     "embedding": (EMBEDDING, {"e": (6, 1), "a": (8, 1)}),
-    "recurrent input": (RECURRENT, {"a": (8, 1)}),
+    "recurrent": (RECURRENT, {"a": (8, 1), "h": (4, 4)}),
+    "hidden units": (LSTM, {"h": (6, 4)}),
+    "both directions": (BOTH_DIRECTIONS, {"h": (6, 1)}),
     "depth to space": (DEPTH_TO_SPACE, {"a": (3, 4)}),
     "resize": (RESIZE, {"a": (6, 1)}),
     "expand": (EXPAND, {"a": (6, 1)}),

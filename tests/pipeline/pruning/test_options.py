@@ -42,7 +42,7 @@ def test_what_depends_on_the_host() -> None:
         ({"target": {"flops": 0.5}}, "'macs', 'params', 'bytes', 'latency' or 'latency_ms'"),
         ({"target": {"macs": 0.5, "params": 0.5}}, "no target"),
         ({"target": 0.5}, "no target"),
-        ({"amount": 0.3, "method": "l3"}, "unknown method 'l3'. Known: activation, l1, "),
+        ({"amount": 0.3, "method": "l3"}, "unknown method 'l3'. Known: activation, auto, l1, "),
         ({"amount": 0.3, "granularity": "chanel"}, "neither channel nor weight nor a pattern"),
         ({"amount": 0.3, "granularity": "4:4"}, "neither channel nor weight nor a pattern"),
         ({"amount": 0.3, "round_to": -1}, "greater than or equal to 0"),

@@ -162,3 +162,26 @@ def test_a_defect_of_the_analysis_ends_in_an_error_not_in_a_model(
     monkeypatch.setattr(surgery, "cut", shuffled)
     with pytest.raises(Exception, match="differs from the masked model"):
         prune(build(NET), PruneOptions(amount=0.5))
+
+
+def test_without_repair_auto_is_l2_and_global(build: Build) -> None:
+    facts = prune(build(NET), PruneOptions(amount=0.5)).facts
+    assert (facts["method"], facts["allocation"]) == ("l2", "global")
+
+
+def test_zero_states_of_any_batch_size_do_not_tie_hidden_units(build: Build) -> None:
+    text = """
+    net (float[5,N,3] x, float[1,18,3] w, float[1,18,6] r, float[6,4] bw) => (float[1,N,4] y) {
+      zero = Constant <value = float[1,1,1] {0.0}> ()
+      shape = Shape <start = 1, end = 2> (x)
+      one = Constant <value = int64[1] {1}> ()
+      width = Constant <value = int64[1] {6}> ()
+      sizes = Concat <axis = 0> (one, shape, width)
+      state = Expand (zero, sizes)
+      h, last = GRU <hidden_size = 6> (x, w, r, , , state)
+      y = MatMul (last, bw)
+    }
+    """
+    edit = prune(build(text), PruneOptions(amount=0.5, round_to=1))
+    assert (edit.facts["groups"], edit.facts["channels_after"], edit.facts["proof_error"] < 1e-6) == (1, 3, True)
+    assert {node.op_type for node in edit.model.graph} == {"GRU", "MatMul"}

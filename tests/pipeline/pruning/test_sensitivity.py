@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 import pytest
 
 from onnxpress import session
+from onnxpress.artifact import Edit
 from onnxpress.errors import UsageError
 from onnxpress.pruning import PruneOptions, allocation, prune, surgery
 from onnxpress.pruning.evidence import Evidence
@@ -62,3 +64,20 @@ def test_a_branch_that_the_outputs_hardly_hear_goes_first(build: Build) -> None:
 def test_it_needs_data(build: Build) -> None:
     with pytest.raises(UsageError, match="allocation sensitivity needs calibration data"):
         prune(build(NET), PruneOptions(amount=0.5, allocation="sensitivity"))
+
+
+def test_auto_keeps_the_allocation_that_brings_the_outputs_closer(build: Build) -> None:
+    model = build(NET)
+    weight = model.graph.initializers["cw"]
+    weight.const_value = ir.tensor(weight.const_value.numpy() * np.float32(0.01), name="cw")
+    options: dict[str, Any] = {"target": {"macs": 0.6}, "repair": True, "round_to": 1}
+    expected = session.run(session.open_session(model), {"x": X})["y"]
+
+    def error(edit: Edit) -> float:
+        return float(np.mean((session.run(session.open_session(edit.model), {"x": X})["y"] - expected) ** 2))
+
+    edits = {how: prune(model, PruneOptions(**options, allocation=how), data()) for how in ("global", "sensitivity")}
+    auto = prune(model, PruneOptions(**options), data())
+    assert error(edits["sensitivity"]) < 0.9 * error(edits["global"])
+    assert error(auto) == error(edits["sensitivity"])
+    assert (auto.facts["method"], auto.facts["allocation"]) == ("reconstruction", "sensitivity")
