@@ -21,6 +21,8 @@ from onnxpress_calibration.errors import DataError
 
 Array = np.ndarray[Any, np.dtype[Any]]
 LABELS = "y"
+SPLIT_AT_ONCE = 256
+"""Samples that are copied at a time when data is split."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,13 +95,24 @@ class Dataset:
         Of each ``1 / share`` samples in a row one is taken, at a place drawn at random but always alike, in the first
         row the first one. Thus every reader of the same data takes the same ones, without counting them before. A model
         with a fixed batch gets whole batches.
+
+        Raises (when the parts are read):
+            DataError: as `batches` does.
         """
-        exact, size = Fraction(share).limit_denominator(1000), _batch_size(inputs, 1)
+        exact, unit = Fraction(share).limit_denominator(1000), _batch_size(inputs, 1)
 
         def part(*, taken: bool) -> Dataset:
             def read() -> Iterator[dict[str, Array]]:
-                pieces = enumerate(self._pieces(size, inputs))
-                return (piece for number, piece in pieces if _is_taken(number, exact) == taken)
+                position = 0
+                for piece in self._pieces(_batch_size(inputs, SPLIT_AT_ONCE), inputs):
+                    numbers = range(position, position + samples_in(piece))
+                    for row in range(0, len(numbers), unit):  # here, where the number of a sample is known
+                        one = {k: value[row : row + unit] if value.ndim else value for k, value in piece.items()}
+                        self._checked(one, inputs, numbers[row])
+                    position = numbers.stop
+                    rows = [row for row, n in enumerate(numbers) if _is_taken(n // unit, exact) == taken]
+                    if rows:
+                        yield {name: value[rows] if value.ndim else value for name, value in piece.items()}
 
             return Dataset(origin=self.origin, read=read)
 

@@ -139,6 +139,25 @@ def test_split_takes_the_same_samples_whatever_the_chunks_and_whole_batches() ->
     assert [part.count for part in data(rows(40)).split(fixed, 0.2)] == [32, 8]
 
 
+def test_split_keeps_chunks_and_the_numbers_of_samples_in_messages() -> None:
+    rest, _ = data(rows(20), rows(10)).split(X, 0.1)
+    assert [len(batch["x"]) for batch in rest.batches(X, 64)] == [18, 9]
+    broken = rows(20)
+    broken["x"][17] = np.nan
+    with pytest.raises(DataError, match="sample 27, "):
+        list(data(rows(10), broken).split(X, 0.1)[0].batches(X))
+
+
+def test_split_of_whole_inputs() -> None:
+    state = {"s": InputSpec(dtype=np.dtype(np.float32), shape=(2, None))}
+    chunk = {"s": np.arange(60, dtype=np.float32).reshape(10, 2, 3)}
+    rest, taken = data(chunk).split(state, 0.2)
+    assert [[batch["s"].shape for batch in part.batches(state)] for part in (rest, taken)] == [
+        [(2, 3)] * 8,
+        [(2, 3)] * 2,
+    ]
+
+
 def test_a_number_per_sample_stays_an_array() -> None:
     specs = {
         "x": InputSpec(dtype=np.dtype(np.float32), shape=(None, 2)),

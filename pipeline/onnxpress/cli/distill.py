@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -112,6 +113,10 @@ def distill(
             f"  held-out loss {facts['loss_before']:.4g} -> {facts['loss_after']:.4g} (best after update "
             f"{facts['best_update']})"
         )
+    if given is not None and _fitted(artifact.lineage(given), source.sha256):
+        lines.append(
+            "  repair was fitted to the held-out samples, too, which judge too kindly then: prune with --held-out"
+        )
     if given is None:
         save_weights(module, output, force=force)
         document = {"schema": "onnxpress.step/1", "step": "distill", "weights": str(output), "facts": facts}
@@ -131,6 +136,17 @@ def distill(
 
 def _is_pytorch(source: str) -> bool:
     return ":" in source and not Path(source).is_file()
+
+
+def _fitted(lineage: Sequence[Mapping[str, Any]], data_sha256: str) -> bool:
+    """Tell whether a student's weights were re-solved on all of this data."""
+    return any(
+        step.get("step") == "prune"
+        and step.get("data_sha256") == data_sha256
+        and step["options"].get("repair")
+        and not step["options"].get("held_out")
+        for step in lineage
+    )
 
 
 def _teacher(source: str) -> ir.Model:

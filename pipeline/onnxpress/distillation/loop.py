@@ -89,6 +89,7 @@ class Training:
         self.judge = replace(objective, features=())
         self.augment, self.options, self.processes, self.piece = augment, options, processes, piece
         self.training, self.held = training, held
+        self.batch_size = options.batch_size if piece is None else max(options.batch_size // piece, 1) * piece
         groups = [{"params": [each], "scale": scale(each)} for each in student.parameters()]
         self.optimizer = torch.optim.AdamW(groups, lr=options.learning_rate, weight_decay=options.weight_decay)
         self.module = processes.wrapped(student)
@@ -147,7 +148,7 @@ class Training:
 
     @property
     def _steps(self) -> int:
-        each = self.training.epoch_steps(self.options.batch_size)
+        each = self.training.epoch_steps(self.batch_size)
         return self.options.steps or (self.options.epochs or EPOCHS) * each
 
     def _rate(self, share: float) -> float:
@@ -162,7 +163,7 @@ class Training:
         self.student.train()
         torch.manual_seed(self.options.seed + (self.done.step << 32))  # for the dropout of PyTorch models
         self.optimizer.zero_grad()
-        group_index, positions = self.training.batch(self.done.step, self.options.batch_size, self.options.seed)
+        group_index, positions = self.training.batch(self.done.step, self.batch_size, self.options.seed)
         batch = self._changed(self.training.take(group_index, positions), 3, self.done.step)
         rank, world = self.processes.rank, self.processes.world
         mine = np.arange(len(positions))[rank::world]
@@ -212,7 +213,7 @@ class Training:
         room = CACHE_BYTES
         for index, group in enumerate(self.training.groups):
             answers = []
-            for part in _pieces(np.arange(length(group)), self.piece or self.options.batch_size):
+            for part in _pieces(np.arange(length(group)), self.piece or self.batch_size):
                 answers.append(self.teacher(self._tensors(group, part)[0]))
                 room -= sum(value.nbytes for value in answers[-1].values())
                 if room < 0:
@@ -247,7 +248,7 @@ class Training:
         for view in range(views):
             for whole in self.held.groups:
                 group = self._changed(whole, 4, view) if view else whole
-                for part in _pieces(np.arange(length(group)), self.piece or self.options.batch_size):
+                for part in _pieces(np.arange(length(group)), self.piece or self.batch_size):
                     feeds, labels = self._tensors(group, part)
                     answer = self.teacher(feeds)
                     yield feeds, labels, {name: answer[name] for name, _ in self.judge.outputs.values()}

@@ -306,6 +306,40 @@ def test_the_command_says_in_one_line_what_does_not_fit(tmp_path: Path, compress
     assert not list(tmp_path.glob("*checkpoint*"))
 
 
+def test_samples_that_repair_was_fitted_to_do_not_judge_unsaid(tmp_path: Path, compress: Callable[..., Any]) -> None:
+    _, teacher, data = saved(tmp_path)
+    for name, more, warned in (("fitted", [], True), ("apart", ["--held-out", "10%"], False)):
+        words = [
+            "--amount",
+            "50%",
+            "--round-to",
+            "1",
+            "--repair",
+            "--calibration",
+            data,
+            "-o",
+            tmp_path / f"{name}.onnx",
+        ]
+        assert compress("prune", teacher, *words, *more).code == 0
+        words = ["--teacher", teacher, "--data", data, "-o", tmp_path / f"{name}2.onnx", "--steps", "1"]
+        ended = compress("distill", tmp_path / f"{name}.onnx", *words)
+        assert ended.code == 0, ended.err
+        assert ("prune with --held-out" in ended.out) is warned
+
+
+def test_a_model_of_fixed_batch_gets_whole_batches() -> None:
+    teacher = network()
+    for value in (*teacher.graph.inputs, *teacher.graph.outputs):
+        assert value.shape is not None
+        value.shape = ir.Shape([4, *value.shape[1:]])
+    student = disturbed(teacher)
+    edit = distill(student, teacher, options(batch_size=10, held_out="20%"), samples(40))
+    assert edit.facts["loss_after"] < edit.facts["loss_before"] / 2
+    assert edit.facts["history"][-1]["update"] == 60
+    with pytest.raises(DataError, match="sample 40"):
+        distill(student, teacher, options(), samples(42))
+
+
 def test_recipe_step(tmp_path: Path) -> None:
     _, teacher, data = saved(tmp_path)
     steps = "[{prune: {amount: 50%, round_to: 1}}, {distill: {steps: 20, augment: none}}]"
