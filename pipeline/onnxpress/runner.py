@@ -16,7 +16,7 @@ in one rename, complete. Measurements are always taken again, because they are a
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -74,7 +74,8 @@ def run(recipe: Recipe, folder: Path, progress: Progress, *, now: Callable[[], d
     _create(folder)
     with _locked(folder):
         variants = _variants(recipe, folder, progress)
-        report = measure(recipe, folder, variants, progress, created=(now or _now)())
+        limits = policy.regressions() if policy else None
+        report = measure(recipe, folder, variants, progress, limits=limits, created=(now or _now)())
         if policy is not None:
             from onnxpress.gate.gate import gate
 
@@ -231,7 +232,13 @@ def _distill(options: DistillOptions, model: ir.Model, baseline: Path, data: Dat
 
 
 def measure(
-    recipe: Recipe, folder: Path, variants: Mapping[str, list[Done]], progress: Progress, *, created: datetime
+    recipe: Recipe,
+    folder: Path,
+    variants: Mapping[str, list[Done]],
+    progress: Progress,
+    *,
+    limits: Collection[float] | None,
+    created: datetime,
 ) -> Report:
     """Measure every variant and gather the report; the measured documents are written as they come."""
     from onnxpress.bench.bench import bench
@@ -257,6 +264,7 @@ def measure(
                 baseline=BASELINE,
                 options=recipe.bench,
                 inputs=dataset(inputs) if inputs else None,
+                limits=limits,
                 advance=advance,
             ).to_json()
         write_text(folder / "bench.json", dumps(timings), force=True)

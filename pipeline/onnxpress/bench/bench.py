@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 from onnxpress import artifact, host, session
 from onnxpress.artifact import Artifact
 from onnxpress.bench import doubts, energy, nvml, operators, protocol, server, subnormals
-from onnxpress.bench.comparison import compare, durations_ms
+from onnxpress.bench.comparison import certain, compare, durations_ms
 from onnxpress.bench.inputs import Ranges, prepare
 from onnxpress.bench.measurement import Measurement
 from onnxpress.bench.messages import Load
@@ -47,6 +47,7 @@ def bench(
     options: BenchOptions,
     inputs: Dataset | None,
     ranges: Ranges | None = None,
+    limits: Collection[float] | None = None,
     advance: Advance = lambda percent: None,  # noqa: ARG005
 ) -> Bench:
     """Measure models against each other on this machine.
@@ -57,6 +58,9 @@ def bench(
         options: How to measure.
         inputs: Real samples; None for synthetic ones.
         ranges: Values that synthetic samples are drawn from, by input.
+        limits: Regressions on which somebody decides: the measurement ends once it is certain on which side of all of
+            them every model is, and goes on for longer while it is not. None for that of the options; empty to measure
+            as much as was planned, neither more nor less.
         advance: Called with the percent done since the last call, 100 in all.
 
     Raises:
@@ -76,6 +80,7 @@ def bench(
     card, conditions = gpu.describe() if gpu else None, host.conditions()
     threads = options.threads or host.usable_threads()
     ways = layouts(threads) if provider.DEVICE == "cpu" else layouts(threads)[:1]  # a device is shared, not divided
+    watched = (options.max_regression,) if limits is None else limits
     meter = Meter(advance)
     with tempfile.TemporaryDirectory(prefix="onnxpress-bench-") as scratch:
         folder = Path(scratch)
@@ -104,7 +109,11 @@ def bench(
             done += percent
             meter.reach(PAIRED_SHARE * done / 100)
 
-        variants, scenarios = protocol.measure(
+        def decided(found: dict[str, Variant], scenarios: Mapping[str, Scenario]) -> bool:
+            judged = {name: variant for name, variant in found.items() if name != AGAIN}
+            return certain(judged, baseline, scenarios, watched, protocol.ENOUGH_PAIRS)
+
+        outcome = protocol.measure(
             (*models, *([AGAIN] if options.aa else [])),
             start,
             scenarios=paired(options, copies=provider.DEVICE != "cpu"),
@@ -115,8 +124,10 @@ def bench(
             budget_ms=1e3 * options.budget.total_seconds(),
             seed=options.seed,
             clock=time.perf_counter,
+            decided=decided if len(models) > 1 and watched else None,
             advance=advance_pairs,
         )
+        variants, scenarios = outcome.variants, outcome.scenarios
         measured = []
         for number, (name, made) in enumerate(artifacts.items(), start=1):
             run_ms = variants[name].warmed_up[0].run_ms
@@ -152,12 +163,16 @@ def bench(
     )
     first = next(iter(scenarios))
     aa = compare(variants, baseline, AGAIN, first, scenarios[first]) if AGAIN in variants else None
-    replicates = len(variants[baseline].loaded)
     warnings = (
         *doubts.about_inputs(fed),
         *doubts.about_host(threads, conditions.load_average),
         *doubts.about_gpu(card, settings),
-        *doubts.about_pairs([*comparisons, *([aa] if aa else [])], replicates=replicates, options=options),
+        *doubts.about_pairs(
+            [*comparisons, *([aa] if aa else [])],
+            replicates=len(variants[baseline].loaded),
+            certain=outcome.certain,
+            options=options,
+        ),
         *(doubts.about_aa(aa) if aa else ()),
         *doubts.about_variants({name: variants[name] for name in artifacts}),
         *doubts.about_models(measured),

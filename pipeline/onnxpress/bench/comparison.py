@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Literal
@@ -12,7 +12,7 @@ from onnxpress.bench import statistics
 from onnxpress.bench.messages import Block
 from onnxpress.bench.protocol import Variant
 from onnxpress.bench.scenarios import Scenario
-from onnxpress.bench.statistics import MIN_PAIRS, Interval
+from onnxpress.bench.statistics import CONFIDENCE, EARLY_CONFIDENCE, MIN_PAIRS, Interval
 
 Verdict = Literal["pass", "fail", "inconclusive"]
 
@@ -36,7 +36,7 @@ class Comparison:
     metric: str
     lower_is_better: bool = True
     ratio: Interval
-    """Candidate ÷ baseline, with its 95% interval; it counts the pairs it rests on."""
+    """Candidate ÷ baseline, with its interval; it counts the pairs it rests on."""
     ratios: tuple[float, ...] = ()
     """Of each pair that counts, in the order of measuring."""
     disturbed: int
@@ -69,7 +69,14 @@ class Comparison:
         return self.ratio.count + self.dropped
 
 
-def compare(variants: dict[str, Variant], baseline: str, candidate: str, name: str, scenario: Scenario) -> Comparison:
+def compare(
+    variants: dict[str, Variant],
+    baseline: str,
+    candidate: str,
+    name: str,
+    scenario: Scenario,
+    confidence: float = CONFIDENCE,
+) -> Comparison:
     """Compare two variants by their pairs of blocks in one scenario (its name and what it means).
 
     A pair is left out, whole, by rules that were fixed beforehand and do not look at its result: see `disturbed`. When
@@ -96,10 +103,33 @@ def compare(variants: dict[str, Variant], baseline: str, candidate: str, name: s
         candidate=candidate,
         metric=scenario.metric,
         lower_is_better=scenario.lower_is_better,
-        ratio=statistics.center(logs).exp(),
+        ratio=statistics.center(logs, confidence).exp(),
         ratios=tuple(math.exp(one) for group in logs for one in group),
         disturbed=all_count - kept_count,
         dropped=all_count - sum(map(len, used)),
+    )
+
+
+def certain(
+    variants: dict[str, Variant],
+    baseline: str,
+    scenarios: Mapping[str, Scenario],
+    limits: Collection[float],
+    enough: int,
+) -> bool:
+    """Tell whether the verdicts on all candidates, by all limits, are beyond doubt: the measurement may end early.
+
+    Each must hold at `EARLY_CONFIDENCE`, from at least ``enough`` pairs that count.
+    """
+    comparisons = [
+        compare(variants, baseline, name, scenario, meaning, EARLY_CONFIDENCE)
+        for name in variants
+        if name != baseline
+        for scenario, meaning in scenarios.items()
+    ]
+    return all(
+        each.ratio.count >= enough and all(each.verdict(limit) != "inconclusive" for limit in limits)
+        for each in comparisons
     )
 
 

@@ -112,12 +112,15 @@ def about_models(measured: Sequence[Measured]) -> Iterator[Doubt]:
             )
 
 
-def about_pairs(comparisons: Sequence[Comparison], *, replicates: int, options: BenchOptions) -> Iterator[Doubt]:
+def about_pairs(
+    comparisons: Sequence[Comparison], *, replicates: int, certain: bool, options: BenchOptions
+) -> Iterator[Doubt]:
     """Doubts about how much was measured, and how well.
 
     Args:
         comparisons: All comparisons, A/A included.
         replicates: Processes of each variant.
+        certain: Whether more pairs could not change a verdict.
         options: What was asked for.
 
     """
@@ -128,7 +131,7 @@ def about_pairs(comparisons: Sequence[Comparison], *, replicates: int, options: 
             message=f"{taken} pairs of blocks were measured; {ENOUGH_PAIRS} are needed to decide on. Ask for more "
             f"pairs, or a larger budget than {options.budget.total_seconds():.0f} s.",
         )
-    elif taken < options.pairs or replicates < REPLICATES:
+    elif not certain and (taken < options.pairs or replicates < REPLICATES):
         yield Doubt(
             code="short-budget",
             message=f"{taken} pairs of blocks in {replicates} processes each fitted the budget of "

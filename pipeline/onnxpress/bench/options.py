@@ -79,7 +79,8 @@ class BenchOptions(BaseModel):
     sessions: int = Field(default=1, ge=1)
     """Sessions that serve requests side by side in the scenario ``server``; they share the threads."""
     pairs: int = Field(default=30, ge=6)
-    """Pairs of blocks for each comparison; fewer when they do not fit the budget."""
+    """Pairs of blocks for each comparison: fewer when they do not fit the budget or every verdict is beyond doubt; up
+    to twice as many while a verdict is open and the budget lasts."""
     budget: Annotated[timedelta, BeforeValidator(units.parse_duration)] = timedelta(seconds=60)
     """About how long the benchmark of all variants may take; the search of ``server`` comes on top."""
     max_regression: Annotated[float, BeforeValidator(_regression)] = Field(default=0.05, ge=0)

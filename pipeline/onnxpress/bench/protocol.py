@@ -6,6 +6,8 @@
 2. *Plan*: as many processes, pairs and runs as the budget allows.
 3. *Replicates*: several times over, all variants get a fresh process each (load, first run, warm-up), and then take
    turns, block by block, in an order that is shuffled in every round. Only one process works at a time.
+4. *Looks*: after a replicate, what was measured so far may be enough for every verdict; then it ends early. While a
+   verdict is open, replicates are added as long as the budget lasts.
 
 Several processes per variant, because memory layout and placement make each a little faster or slower for all its life:
 without them, that luck would pass for a difference between models.
@@ -30,6 +32,8 @@ BLOCK_OVERHEAD_MS = 4
 """Speedometer and messages around a block."""
 ENOUGH_PAIRS = 20
 """Below this, an interval is too wide to bet on: blocks are made shorter before there are fewer."""
+LONGEST = 2
+"""How many times the pairs that were wanted are taken while a verdict is open and the budget lasts."""
 START_SHARE = 0.5
 """Of the budget, for starting processes."""
 Advance = Callable[[int], object]
@@ -57,6 +61,20 @@ class Variant:
     """By scenario, by replicate, in the order of the rounds: blocks of equal place make a pair."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """Everything that was measured."""
+
+    variants: dict[str, Variant]
+    scenarios: dict[str, Scenario]
+    """Those of the sweep included."""
+    certain: bool
+    """Whether it ended because more could not change a verdict."""
+
+
+Decided = Callable[[dict[str, Variant], Mapping[str, Scenario]], bool]
+
+
 def measure(
     variants: Sequence[str],
     launch: Launch,
@@ -69,8 +87,9 @@ def measure(
     budget_ms: float,
     seed: int,
     clock: Clock,
+    decided: Decided | None,
     advance: Advance,
-) -> tuple[dict[str, Variant], dict[str, Scenario]]:
+) -> Outcome:
     """Measure all variants.
 
     Args:
@@ -85,10 +104,10 @@ def measure(
         budget_ms: About how long everything may take.
         seed: Of the order of the blocks.
         clock: Seconds.
+        decided: Looks at what was measured after each replicate, once there are `ENOUGH_PAIRS`, and tells whether more
+            could not change a verdict. Until then replicates are added, up to `LONGEST` times as many as planned. None
+            for exactly those that were planned.
         advance: Called with the percent done since the last call, 100 in all.
-
-    Returns:
-        What was measured by variant, and the scenarios, those of the sweep included.
 
     Raises:
         ModelError: a model cannot be loaded or run, or a worker died.
@@ -103,51 +122,113 @@ def measure(
     scenarios, probes = probing.conclude()
     left_ms = budget_ms - 1e3 * (clock() - begin)
     steps = plan(probes, scenarios, pairs=pairs, budget_ms=left_ms)
-    end, least = clock() + left_ms / 1e3, math.ceil(MIN_PAIRS / len(steps.rounds))
+    end, planned = clock() + left_ms / 1e3, len(steps.rounds)
     shuffled = random.Random(seed)  # noqa: S311 - an order, not a secret
-    loaded: dict[str, list[Loaded]] = {name: [] for name in variants}
-    warmed_up: dict[str, list[WarmedUp]] = {name: [] for name in variants}
-    blocks: dict[str, dict[str, list[tuple[Block, ...]]]] = {
-        name: {scenario: [] for scenario in scenarios} for name in variants
-    }
-    for replicate, rounds in enumerate(steps.rounds):
+    taken = _Replicates(variants, launch, probes, scenarios, steps, ways[0], batches[0], clock, shuffled)
+    certain, begin, took_s = False, clock(), 0.0
+
+    def goes_on() -> bool:
+        if taken.count < planned:
+            return True
+        worthwhile = decided is not None and sum(steps.rounds) >= ENOUGH_PAIRS and taken.count < LONGEST * planned
+        return worthwhile and clock() + took_s <= end
+
+    while not certain and goes_on():
+        begin = clock()
+        taken.add(
+            rounds=steps.rounds[min(taken.count, planned - 1)],
+            end=end,
+            later=max(0, planned - taken.count - 1),
+            reach=lambda share: meter.reach(15 + 85 * min(1, share / planned)),
+        )
+        took_s = clock() - begin
+        certain = decided is not None and taken.pairs >= ENOUGH_PAIRS and decided(taken.found(), scenarios)
+    meter.reach(100)
+    return Outcome(variants=taken.found(), scenarios=dict(scenarios), certain=certain)
+
+
+class _Replicates:
+    """Measures one replicate after the other: fresh processes of all variants that take turns."""
+
+    def __init__(
+        self,
+        variants: Sequence[str],
+        launch: Launch,
+        probes: Mapping[str, Probe],
+        scenarios: Mapping[str, Scenario],
+        steps: Plan,
+        own: Layout,
+        batch: int,
+        clock: Clock,
+        shuffled: random.Random,
+    ) -> None:
+        self._variants, self._launch, self._probes, self._scenarios = variants, launch, probes, scenarios
+        self._steps, self._own, self._batch, self._clock, self._shuffled = steps, own, batch, clock, shuffled
+        self._least = math.ceil(MIN_PAIRS / len(steps.rounds))
+        self._loaded: dict[str, list[Loaded]] = {name: [] for name in variants}
+        self._warmed_up: dict[str, list[WarmedUp]] = {name: [] for name in variants}
+        self._blocks: dict[str, dict[str, list[tuple[Block, ...]]]] = {
+            name: {scenario: [] for scenario in scenarios} for name in variants
+        }
+
+    @property
+    def count(self) -> int:
+        """How many replicates there are."""
+        return len(self._loaded[self._variants[0]])
+
+    @property
+    def pairs(self) -> int:
+        """How many pairs there are of each scenario, at least."""
+        return min(sum(map(len, groups)) for groups in self._blocks[self._variants[0]].values())
+
+    def add(self, *, rounds: int, end: float, later: int, reach: Callable[[float], object]) -> None:
+        """Measure a replicate.
+
+        Args:
+            rounds: Turns of each scenario; fewer when there is no time left.
+            end: When all replicates must be done.
+            later: Replicates that are planned after this one; time for starting them is kept free.
+            reach: Called with how many replicates are done.
+
+        """
+        clock, shuffled, before = self._clock, self._shuffled, self.count
         with ExitStack() as stack:
             starting = clock()
             workers: dict[tuple[str, Layout], Worker] = {}
-            for name in shuffled.sample(variants, len(variants)):
-                for layout in dict.fromkeys((ways[0], *probes[name].layout.values())):
-                    worker = workers[name, layout] = stack.enter_context(closing(launch(name, layout)))
-                    first, warm = worker.load(), worker.warm_up(batches[0])
-                    if layout == ways[0]:
-                        loaded[name].append(first)
-                        warmed_up[name].append(warm)
-            later = len(steps.rounds) - replicate - 1
+            for name in shuffled.sample(self._variants, len(self._variants)):
+                for layout in dict.fromkeys((self._own, *self._probes[name].layout.values())):
+                    worker = workers[name, layout] = stack.enter_context(closing(self._launch(name, layout)))
+                    first, warm = worker.load(), worker.warm_up(self._batch)
+                    if layout == self._own:
+                        self._loaded[name].append(first)
+                        self._warmed_up[name].append(warm)
             end_of_rounds = end - later * (clock() - starting)
-            for number, (scenario, meaning) in enumerate(scenarios.items()):
-                taken: dict[str, list[Block]] = {name: [] for name in variants}
-                due = clock() + (end_of_rounds - clock()) / (len(scenarios) * (later + 1) - number)
+            for number, (scenario, meaning) in enumerate(self._scenarios.items()):
+                taken: dict[str, list[Block]] = {name: [] for name in self._variants}
+                due = clock() + (end_of_rounds - clock()) / (len(self._scenarios) * (later + 1) - number)
                 for turn in range(rounds):
-                    if turn >= least and clock() > due:  # everything takes longer than it did in the probe
+                    if turn >= self._least and clock() > due:  # everything takes longer than it did in the probe
                         break
-                    for name in shuffled.sample(variants, len(variants)):
-                        worker = workers[name, probes[name].layout[scenario]]
-                        batch, runs = probes[name].batch[scenario], steps.runs[scenario, name]
+                    for name in shuffled.sample(self._variants, len(self._variants)):
+                        probe = self._probes[name]
+                        batch, runs = probe.batch[scenario], self._steps.runs[scenario, name]
+                        worker = workers[name, probe.layout[scenario]]
                         taken[name].append(worker.measure(batch, runs, copies=meaning.copies))
-                    done = (replicate + (number + (turn + 1) / rounds) / len(scenarios)) / len(steps.rounds)
-                    meter.reach(15 + 85 * done)
-                for name in variants:
-                    blocks[name][scenario].append(tuple(taken[name]))
-    meter.reach(100)
-    found = {
-        name: Variant(
-            probe=probes[name],
-            loaded=tuple(loaded[name]),
-            warmed_up=tuple(warmed_up[name]),
-            blocks={scenario: tuple(taken) for scenario, taken in blocks[name].items()},
-        )
-        for name in variants
-    }
-    return found, dict(scenarios)
+                    reach(before + (number + (turn + 1) / rounds) / len(self._scenarios))
+                for name in self._variants:
+                    self._blocks[name][scenario].append(tuple(taken[name]))
+
+    def found(self) -> dict[str, Variant]:
+        """Return what was measured so far."""
+        return {
+            name: Variant(
+                probe=self._probes[name],
+                loaded=tuple(self._loaded[name]),
+                warmed_up=tuple(self._warmed_up[name]),
+                blocks={scenario: tuple(taken) for scenario, taken in self._blocks[name].items()},
+            )
+            for name in self._variants
+        }
 
 
 def plan(probes: Mapping[str, Probe], scenarios: Mapping[str, Scenario], *, pairs: int, budget_ms: float) -> Plan:

@@ -303,6 +303,7 @@ def _plan(evidence: Evidence, policy: Policy | None, needs: tuple[Need, ...]) ->
         calibration=dataset(evidence.calibration) if evidence.calibration else None,
         bench=options(BenchOptions, values),
         cost=options(CostOptions, {"instances": instances or None}),
+        regressions=policy.regressions() if policy else (),
     )
 
 

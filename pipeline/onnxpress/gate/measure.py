@@ -32,6 +32,8 @@ class Plan:
     """What the models were calibrated with, where the evaluation must not share samples with it."""
     bench: BenchOptions
     cost: CostOptions
+    regressions: Collection[float]
+    """See `policy.Policy.regressions`."""
 
 
 def measure_files(plan: Plan, progress: Progress) -> Report:
@@ -65,7 +67,12 @@ def measure_times(plan: Plan, report: Report, progress: Progress) -> Report:
         return report
     with progress.task("bench", 100) as advance:
         timings = bench(
-            plan.models, baseline=plan.baseline, options=plan.bench, inputs=plan.data, advance=advance
+            plan.models,
+            baseline=plan.baseline,
+            options=plan.bench,
+            inputs=plan.data,
+            limits=plan.regressions,
+            advance=advance,
         ).to_json()
     costs = cost(timings, plan.cost) if "cost" in plan.needs else None
     return dataclasses.replace(report, bench=timings, cost=costs)

@@ -29,7 +29,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from onnxpress.gate.check import Level
-from onnxpress.gate.rules import RULES, Need
+from onnxpress.gate.rules import BOUNDS, RULES, Need
 
 SCHEMA = "onnxpress.policy/1"
 
@@ -185,6 +185,17 @@ class Policy:
     def needs(self) -> set[Need]:
         """Return what its rules rest on."""
         return {RULES[rule.name].needs for rule in self.every_rule()}
+
+    def regressions(self) -> tuple[float, ...]:
+        """Return the bounds on the change of latency, as regressions: a benchmark may end when it is certain of them.
+
+        Empty when a rule judges timings in another way, too, which may need all that was planned.
+        """
+        timed = [rule for rule in self.every_rule() if rule.name.startswith(("latency.", "throughput", "cost."))]
+        limits = [(rule.name, limit) for rule in timed for limit in rule.limits]
+        if any(name != "latency.p50" or BOUNDS[limit.name].against != "baseline" for name, limit in limits):
+            return ()
+        return tuple(limit.value - 1 for _, limit in limits)
 
     def strict(self) -> Policy:
         """Return the same policy with every warning an error."""

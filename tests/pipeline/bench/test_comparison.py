@@ -4,12 +4,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from onnxpress.bench.comparison import Comparison, compare, disturbed
+from onnxpress.bench.comparison import Comparison, certain, compare, disturbed
 from onnxpress.bench.messages import Block
 from onnxpress.bench.probing import Layout, Probe
 from onnxpress.bench.protocol import Variant
 from onnxpress.bench.scenarios import PAIRED
-from onnxpress.bench.statistics import Interval
+from onnxpress.bench.statistics import CONFIDENCE, EARLY_CONFIDENCE, Interval, center
 
 SPEED_NS = 2_000_000
 QUIET = Block(durations_ns=(1_000_000,) * 50, speed_ns=SPEED_NS, ticks=10, stolen_ticks=0, throttled=0, preempted=0)
@@ -133,3 +133,29 @@ def test_verdicts(low: float, high: float, lower_is_better: bool, verdict: str, 
         dropped=0,
     )
     assert (found.verdict(0.05), found.improved) == (verdict, improved)
+
+
+@pytest.mark.parametrize(
+    ("limits", "enough", "expected"),
+    [((0.05,), 20, True), ((0.05, -0.5), 20, False), ((-0.6, 0.05), 20, True), ((0.05,), 31, False)],
+)
+def test_a_measurement_may_end_when_all_limits_are_decided(
+    limits: tuple[float, ...], enough: int, expected: bool
+) -> None:
+    """The candidate takes half of the time: whether it gains exactly 50% stays open, other limits do not."""
+    variants = {"float": variant(noisy(2, 1)), "int8": variant(noisy(1, 2))}
+    assert certain(variants, "float", {"single": PAIRED["single"]}, limits, enough) is expected
+
+
+def test_looking_early_and_often_hardly_raises_false_alarms() -> None:
+    """A candidate exactly at the limit may fail in 2.5% of the cases: of 500 trials with seven looks, in 12 ± 4."""
+    random = np.random.default_rng(0)
+    failed = 0
+    for _ in range(500):
+        groups = np.log(1.05) + random.normal(0, 0.02, (10, 6))
+        for count in range(4, 11):
+            confidence = EARLY_CONFIDENCE if count < 10 else CONFIDENCE
+            if center(list(groups[:count]), confidence).low > np.log(1.05):
+                failed += 1
+                break
+    assert 2 <= failed <= 24

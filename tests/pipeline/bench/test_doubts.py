@@ -55,7 +55,7 @@ def test_good_conditions_leave_no_doubt() -> None:
     usable = host.usable_threads()
     assert codes(doubts.about_inputs(FED)) == []
     assert codes(doubts.about_host(usable, 0.1)) == codes(doubts.about_host(usable, None)) == []
-    assert codes(doubts.about_pairs([QUIET], replicates=5, options=BenchOptions())) == []
+    assert codes(doubts.about_pairs([QUIET], replicates=5, certain=False, options=BenchOptions())) == []
     assert codes(doubts.about_aa(QUIET)) == []
     assert codes(doubts.about_variants({"float": variant()})) == []
 
@@ -83,7 +83,7 @@ def test_doubtful_hosts() -> None:
 def test_doubtful_pairs(taken: int, replicates: int, disturbed: int, expected: list[str], *, fit: bool) -> None:
     ratio = replace(QUIET.ratio, count=taken - disturbed)
     worst = replace(QUIET, ratio=ratio, disturbed=disturbed, dropped=disturbed)
-    found = codes(doubts.about_pairs([QUIET, worst], replicates=replicates, options=BenchOptions()))
+    found = codes(doubts.about_pairs([QUIET, worst], replicates=replicates, certain=False, options=BenchOptions()))
     assert found == expected
     assert set(found).isdisjoint(doubts.UNFIT) is fit
 
@@ -91,7 +91,7 @@ def test_doubtful_pairs(taken: int, replicates: int, disturbed: int, expected: l
 @pytest.mark.parametrize(("high", "expected"), [(1.1, "disturbed-pairs"), (1.11, "noisy-host")])
 def test_a_noisy_host_is_one_whose_noise_shows_in_the_interval(high: float, expected: str) -> None:
     worst = replace(QUIET, ratio=Interval(value=1.05, low=1.0, high=high, count=30), disturbed=20)
-    assert codes(doubts.about_pairs([worst], replicates=5, options=BenchOptions())) == [expected]
+    assert codes(doubts.about_pairs([worst], replicates=5, certain=False, options=BenchOptions())) == [expected]
 
 
 @pytest.mark.parametrize(

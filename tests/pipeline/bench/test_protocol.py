@@ -6,7 +6,7 @@ import pytest
 from onnxpress.bench import protocol
 from onnxpress.bench.messages import Block, Loaded, WarmedUp
 from onnxpress.bench.probing import Layout, Probe, layouts
-from onnxpress.bench.protocol import Variant, measure, plan
+from onnxpress.bench.protocol import Decided, Variant, measure, plan
 from onnxpress.bench.runner import LEAD_IN_RUNS
 from onnxpress.bench.scenarios import PAIRED
 from onnxpress.errors import ModelError
@@ -96,8 +96,9 @@ def run(
     sweep: tuple[int, ...] | None = None,
     budget_s: float = 60,
     pairs: int = 30,
+    decided: Decided | None = None,
 ) -> dict[str, Variant]:
-    found, meanings = measure(
+    outcome = measure(
         tuple(lab.run_ms),
         lab.launch,
         scenarios={name: PAIRED[name] for name in scenarios},
@@ -108,10 +109,11 @@ def run(
         budget_ms=1000 * budget_s,
         seed=1,
         clock=lab.clock,
+        decided=decided,
         advance=lambda _percent: None,
     )
-    assert all(variant.blocks.keys() == meanings.keys() for variant in found.values())
-    return found
+    assert all(variant.blocks.keys() == outcome.scenarios.keys() for variant in outcome.variants.values())
+    return outcome.variants
 
 
 def blocks(variant: Variant, scenario: str = "single") -> list[Block]:
@@ -250,6 +252,7 @@ def test_progress_adds_up_to_a_hundred() -> None:
         budget_ms=60_000,
         seed=0,
         clock=lab.clock,
+        decided=None,
         advance=steps.append,
     )
     assert sum(steps) == 100 and min(steps) >= 0
@@ -291,3 +294,28 @@ def test_plan_gives_up_pairs_first_then_runs_of_a_block_then_more_pairs() -> Non
 def test_plan_spends_at_most_half_of_the_budget_on_starts() -> None:
     assert len(plan(probes(4000, 2), SINGLE, pairs=30, budget_ms=60_000).rounds) == 3
     assert len(plan(probes(40_000, 2), SINGLE, pairs=30, budget_ms=60_000).rounds) == 1
+
+
+def test_it_ends_when_every_verdict_is_certain_and_not_before_there_are_enough_pairs() -> None:
+    looks: list[int] = []
+
+    def decided(found: dict[str, Variant], _scenarios: object) -> bool:
+        looks.append(len(blocks(found["int8"])))
+        return True
+
+    found = run(Lab(run_ms={"float": 1, "int8": 1}), decided=decided)
+    assert looks == [24] and len(found["int8"].loaded) == 4
+
+
+@pytest.mark.parametrize(("budget_s", "replicates"), [(60, 10), (19, 6), (16, 5)])
+def test_an_open_verdict_gets_up_to_twice_the_pairs_as_long_as_the_budget_lasts(
+    budget_s: float, replicates: int
+) -> None:
+    lab = Lab(run_ms={"float": 5, "int8": 5})
+    found = run(lab, budget_s=budget_s, decided=lambda _found, _scenarios: False)
+    assert [len(group) for group in found["int8"].blocks["single"]] == [6] * replicates
+    assert lab.now_ms <= 1000 * budget_s and lab.open == []
+
+
+def test_without_a_verdict_to_reach_nothing_is_added() -> None:
+    assert len(run(Lab(run_ms={"float": 5}))["float"].loaded) == 5

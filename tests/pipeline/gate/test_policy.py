@@ -52,6 +52,24 @@ def test_rules_are_judged_in_the_order_of_the_table_whatever_the_order_of_the_fi
     assert list(found.rules_for(about)) == ["size.total_bytes", "latency.p50"]
 
 
+@pytest.mark.parametrize(
+    ("rules", "regressions"),
+    [
+        ("latency.p50: [error, {max_regression: 5%}]", [0.05]),
+        (
+            "latency.p50: [error, {max_regression: 5%, max_ratio: 0.8x}]\n  memory.rss_peak: [warn, {max: 1 GiB}]",
+            [0.05, -0.2],
+        ),
+        ("latency.p50: [error, {max_regression: 5%, max: 8 ms}]", []),
+        ("latency.p50: [error, {max_regression: 5%}]\n  throughput: [warn, {min_ratio: 1x}]", []),
+        ("latency.p50: [error, {max_regression: 5%}]\n  cost.usd_per_million: [off, {max: 1 USD}]", [0.05]),
+        ("size.total_bytes: [error, {max: 1 MB}]", []),
+    ],
+)
+def test_limits_that_a_benchmark_may_end_at(policy: Load, rules: str, regressions: list[float]) -> None:
+    assert policy(f"rules:\n  {rules}\n").regressions() == pytest.approx(tuple(regressions))
+
+
 def test_off_is_a_level_with_and_without_bounds(policy: Load) -> None:
     found = policy("rules:\n  latency.p50: off\n  size.total_bytes: [off, {max: 1 MB}]\n")
     assert [rule.level for rule in found.rules.values()] == ["off", "off"]

@@ -206,10 +206,10 @@ def _confirmed_ratio(search: Search, finalist: Assignment, options: QuantizeOpti
         seed=options.seed,
     )
     models = {"float": search.reference, "auto": search.path(finalist)}
-    ratio = bench(models, baseline="float", options=chosen, inputs=data).comparisons[0].ratio
+    ratio = bench(models, baseline="float", options=chosen, inputs=data, limits=(0.0,)).comparisons[0].ratio
     if ratio.low < 1 <= ratio.high:  # undecided: a busy host, or nearly no difference; once more, longer
         longer = chosen.model_copy(update={"budget": 2 * chosen.budget, "pairs": 2 * chosen.pairs})
-        ratio = bench(models, baseline="float", options=longer, inputs=data).comparisons[0].ratio
+        ratio = bench(models, baseline="float", options=longer, inputs=data, limits=(0.0,)).comparisons[0].ratio
     return ratio
 
 
