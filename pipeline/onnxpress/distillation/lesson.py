@@ -16,7 +16,7 @@ from onnxpress import artifact, graph
 from onnxpress.distillation import augment, processes
 from onnxpress.distillation.interpreter import Interpreter
 from onnxpress.distillation.loop import Progressed, Teacher, Training
-from onnxpress.distillation.objective import Objective, Tensors, information, spread
+from onnxpress.distillation.objective import Objective, information, spread
 from onnxpress.distillation.options import DistillOptions
 from onnxpress.distillation.samples import Samples, length
 from onnxpress.errors import DataError, ModelError
@@ -24,6 +24,8 @@ from onnxpress.session import SessionOptions, open_session, run
 from onnxpress_calibration.dataset import LABELS, Dataset, InputSpec
 
 SPREAD_SAMPLES = 64
+SAME = 0.1
+"""Two tensors are the same but for factors of their channels when they then differ by less of the variance."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,10 +75,11 @@ def train(
     training, held = _samples(data, specs, options)
     with processes.joined() as ours:
         taught = _teacher(lesson, ours.device)
+        objective = _objective(student.to(ours.device), lesson, training, taught, options, ours.device)
         loop = Training(
-            student.to(ours.device),
+            student,
             taught,
-            _objective(lesson, training, taught, options, ours.device),
+            objective,
             training,
             held,
             augment.make(options.augment, specs, labelled=options.labels > 0),
@@ -87,7 +90,7 @@ def train(
         key = _key(student, lesson.teacher, options, data)
         done = loop.run(checkpoint=checkpoint, key=key, resume=resume, advance=advance)
     parameters = sum(weight.numel() for weight in student.parameters())
-    return _facts(done, parameters, len(lesson.features))
+    return _facts(done, parameters, len(objective.features))
 
 
 def _samples(data: Dataset, specs: Mapping[str, InputSpec], options: DistillOptions) -> tuple[Samples, Samples]:
@@ -126,10 +129,18 @@ def _teacher(lesson: Lesson, device: torch.device) -> Teacher:
 
 
 def _objective(
-    lesson: Lesson, samples: Samples, taught: Teacher, options: DistillOptions, device: torch.device
+    student: nn.Module,
+    lesson: Lesson,
+    samples: Samples,
+    taught: Teacher,
+    options: DistillOptions,
+    device: torch.device,
 ) -> Objective:
-    """Decide how each output is compared; the teacher's answers to a few samples say how large its tensors are."""
-    answers = list(_answers(samples, taught, _fixed_batch(graph.input_specs(lesson.teacher)), device))
+    """Decide how each tensor is compared; the answers to a few samples say how large the teacher's tensors are."""
+    asked = list(_asked(samples, _fixed_batch(graph.input_specs(lesson.teacher)), device))
+    answers = [taught(feeds) for feeds in asked]
+    with torch.no_grad():
+        given = student.eval()(asked[0]) if lesson.features else {}
     found = {name: [answer[name] for answer in answers] for name in answers[0]}
     spreads = {name: spread(values) for name, values in found.items()}
     outputs: dict[str, tuple[str, str]] = {}
@@ -144,7 +155,7 @@ def _objective(
     return Objective(
         outputs=outputs,
         probabilities=lesson.probabilities,
-        features=tuple(lesson.features),
+        features=tuple(name for name in lesson.features if not _rescaled(given[name], answers[0][name])),
         spreads=spreads,
         temperature=options.temperature,
         features_weight=options.features,
@@ -152,8 +163,8 @@ def _objective(
     )
 
 
-def _answers(samples: Samples, taught: Teacher, fixed: int | None, device: torch.device) -> Iterator[Tensors]:
-    """Yield the teacher's answers to the first samples, `SPREAD_SAMPLES` or a few more."""
+def _asked(samples: Samples, fixed: int | None, device: torch.device) -> Iterator[dict[str, Tensor]]:
+    """Yield feeds of the first samples, `SPREAD_SAMPLES` or a few more."""
     seen = 0
     for group in samples.groups:
         size = fixed or min(length(group), SPREAD_SAMPLES - seen)
@@ -161,8 +172,17 @@ def _answers(samples: Samples, taught: Teacher, fixed: int | None, device: torch
             if seen >= SPREAD_SAMPLES:
                 return
             feeds = {name: torch.from_numpy(value[start : start + size].copy()) for name, value in group.items()}
-            yield taught({name: value.to(device) for name, value in feeds.items() if name != LABELS})
+            yield {name: value.to(device) for name, value in feeds.items() if name != LABELS}
             seen += size
+
+
+def _rescaled(mine: Tensor, wanted: Tensor) -> bool:
+    """Tell whether a tensor is the teacher's but for a factor of each channel: equalization and smoothing move them."""
+    channel = 1 if mine.ndim > 3 else mine.ndim - 1
+    others = [axis for axis in range(mine.ndim) if axis != channel]
+    factor = (mine * wanted).sum(others, keepdim=True) / mine.square().sum(others, keepdim=True).clamp_min(1e-12)
+    plain, rest = ((each - wanted).square().mean() for each in (mine, factor * mine))
+    return bool(rest < plain / 4 and rest < SAME * wanted.var(correction=0))
 
 
 def _fixed_batch(specs: Mapping[str, InputSpec]) -> int | None:

@@ -122,6 +122,15 @@ def test_a_smaller_network_keeps_its_shapes_and_names() -> None:
     assert edit.facts["features"] == 1  # of r, smaller, and s, alike
 
 
+def test_inner_tensors_whose_channels_were_rescaled_are_not_compared() -> None:
+    student = disturbed(network())
+    factors = np.linspace(0.5, 2, 8, dtype=np.float32)
+    for name, by in (("w1", factors[:, None, None, None]), ("b1", factors), ("w2", 1 / factors[None, :, None, None])):
+        student.graph.initializers[name].const_value = ir.tensor((weight(student, name) * by), name=name)
+    assert distill(disturbed(network()), network(), options(steps=1), samples()).facts["features"] == 2  # r and s
+    assert distill(student, network(), options(steps=1), samples()).facts["features"] == 1
+
+
 def test_zeros_stay_zeros() -> None:
     student = disturbed(network())
     array = weight(student, "w2").copy()
