@@ -17,7 +17,7 @@ import onnx_ir as ir
 
 from onnxpress import graph
 from onnxpress.export.passes.rewiring import initializer
-from onnxpress.pruning.coupling import integers, paddings, slices, target_shape
+from onnxpress.pruning.coupling.arguments import integers, paddings, slices, target_shape
 from onnxpress.pruning.groups import Group
 from onnxpress.pruning.layout import label
 from onnxpress.pruning.weights import RECURRENT
