@@ -71,7 +71,8 @@ if TYPE_CHECKING:
 @click.option(
     "--target-cpu",
     type=click.Choice(["any", "avx2", "avx512", "vnni", "amx", "arm"]),
-    help="CPUs that will serve; static int8 is made safe for x86 without VNNI unless this excludes it.",
+    help="CPUs that will serve; static int8 is made safe for x86 without VNNI unless this excludes it, dynamic "
+    "int8 when it names one.",
 )
 @click.option("--evaluation", metavar="DATA", help="auto: samples to judge by, labelled where the metric needs it.")
 @click.option("--metric", help="auto: top1, top5, spearman, mean, or module:fn.")

@@ -39,7 +39,7 @@ def write(
         weights: Integers made before, when the same model (or its clones) is written again with other decisions.
     """
     weights = weights or Weights()
-    writer = _Writer(model.graph, weights, options.grid, per_tensor=options.per_tensor)
+    writer = _Writer(model.graph, weights, options.dynamic_grid, per_tensor=options.per_tensor)
     changed: list[str] = []
     skipped: list[Skip] = []
     for node in list(graph.nodes(model)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Annotated, Literal
 
@@ -77,8 +78,9 @@ class QuantizeOptions(NodeSelection):
     """static, auto: each weight to its nearest integer, or all weights of a channel together, so that the layer's
     output on calibration data changes least."""
     target_cpu: Literal["any", "avx2", "avx512", "vnni", "amx", "arm"] = "any"
-    """static: the CPUs that will serve. x86 without VNNI (``avx2``, ``avx512``, so also ``any``) saturates sums of two
-    products: layers in which that happens on calibration data get coarser weights in the channels concerned."""
+    """The CPUs that will serve. x86 without VNNI (``avx2``, ``avx512``, so also ``any``) saturates sums of two
+    products. static: layers in which that happens on calibration data get coarser weights in the channels concerned;
+    dynamic: weights of 7 bits for ``avx2`` and ``avx512``."""
     verify: bool = True
     """Compare the int8 model with the float model on calibration samples, and refuse it when it is useless."""
     samples: int | None = Field(default=None, gt=0)
@@ -133,6 +135,15 @@ class QuantizeOptions(NodeSelection):
         """
         cpus = ("any", "avx2", "avx512") if self.activations == "uint8" else ("avx2", "avx512")
         return self.target_cpu in cpus and self.weights == "int8" and self.levels == 256
+
+    @property
+    def dynamic_grid(self) -> WeightGrid:
+        """The weights' integers in mode dynamic: 7 bits where a CPU that saturates is named.
+
+        Without data nobody can tell which layers would lose; 2 · 63 · 255 fits 16 bits in each of them.
+        """
+        bits = min(self.bits, 7) if self.target_cpu in ("avx2", "avx512") and self.weights == "int8" else self.bits
+        return replace(self.grid, bits=bits)
 
     @property
     def half(self) -> bool:

@@ -1,5 +1,7 @@
 """The emulated kernel against its definition, pair by pair, and the repair of what saturates."""
 
+from typing import Literal
+
 import graphs
 import numpy as np
 import onnx_ir as ir
@@ -12,6 +14,7 @@ from onnxpress.quantization import QuantizeOptions, static
 from onnxpress.quantization.emulation import HIGH, LOW, emulate, predict, risky, saturating_product
 from onnxpress.quantization.params import ActivationType
 from onnxpress.quantization.placement import place
+from onnxpress.quantization.quantize import quantize
 from onnxpress.quantization.saturation import safe_factors, safe_scales, write_safely
 from onnxpress.session import open_session, run
 from onnxpress_calibration.dataset import Dataset
@@ -221,3 +224,15 @@ def test_what_saturates_follows_from_the_cpu_and_the_integers(
 ) -> None:
     values = {"target_cpu": target_cpu, "activations": activations, "weights": weights}
     assert QuantizeOptions.model_validate(values).saturates is expected
+
+
+@pytest.mark.parametrize(("cpu", "largest"), [("any", 127), ("vnni", 127), ("avx2", 63), ("avx512", 63)])
+def test_dynamic_weights_for_a_cpu_that_saturates_have_seven_bits(
+    cpu: Literal["any", "vnni", "avx2", "avx512"], largest: int
+) -> None:
+    model = heavy(graphs.build("g (float[N,8] x) => (float[N,4] y) { y = MatMul(x, w) }", {"w": (8, 4)}))
+    written = quantize(model, QuantizeOptions(mode="dynamic", target_cpu=cpu)).model
+    stored = [value.const_value.numpy() for value in written.graph.initializers.values() if value.const_value]
+    (integers,) = [array for array in stored if array.dtype == np.int8 and array.size > 1]
+    assert np.abs(integers).max() == largest
+    assert (len(risky(integers.astype(np.float64))[0]) == 0) == (largest == 63)
