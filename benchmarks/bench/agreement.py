@@ -106,13 +106,16 @@ def again(count: int, budget: str) -> None:
     """Measure a pair twice, and again, and count how often the two intervals overlap."""
     with tempfile.TemporaryDirectory() as scratch:
         models = {"ten": chain(Path(scratch), 10), "thirteen": chain(Path(scratch), 13)}
-        intervals = [measure(models, budget, seed)["comparisons"][0]["ci95_pct"] for seed in range(2 * count)]
+        found = [measure(models, budget, seed) for seed in range(2 * count)]
+    intervals = [each["comparisons"][0]["ci95_pct"] for each in found]
     overlaps = 0
     for number in range(count):
         (low, high), (other_low, other_high) = intervals[number], intervals[count + number]  # minutes apart
         overlap = low <= other_high and other_low <= high
         overlaps += overlap
-        print(f"[{low:+.1f}, {high:+.1f}]  [{other_low:+.1f}, {other_high:+.1f}]  {'' if overlap else 'apart'}")
+        unfit = 2 - found[number]["fit_for_gating"] - found[count + number]["fit_for_gating"]
+        words = f"{'' if overlap else 'apart '}{f'({unfit} of them called unfit)' if unfit else ''}"
+        print(f"[{low:+.1f}, {high:+.1f}]  [{other_low:+.1f}, {other_high:+.1f}]  {words}")
     print(f"{overlaps} of {count} overlap")
 
 
