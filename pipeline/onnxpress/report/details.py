@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from onnxpress.report import figures
+from onnxpress.report import charts, figures
+from onnxpress.report.charts import Mark
 from onnxpress.report.figures import Part, Series
 from onnxpress.report.numbers import NOT_MEASURED, drop_within, times
 from onnxpress.report.report import Document, Report
@@ -91,22 +92,43 @@ def sparsity(report: Report) -> Table:
     )
 
 
-def sensitivity(report: Report) -> Table:
-    """Return the layers that lose most when they alone are quantized."""
+def sensitive(report: Report) -> str:
+    """Return the layers of the chosen variant (else of the first that knows) that lose most, as bars."""
+    names = [name for name in (chosen(report), *report.candidates) if name]
+    losses = [(layer, name) for name in dict.fromkeys(names) for layer, of in _losses(report) if of == name]
+    shown = [layer for layer, name in losses if name == losses[0][1]][:SHOWN_LAYERS]
+    marks = [
+        Mark(label=layer["node"], text=f"{_loss(layer):.2g}", value=_loss(layer), low=0, high=0, kind="pass")
+        for layer in shown
+    ]
+    title = f"Error of int8 in one layer alone, {losses[0][1]}" if losses else ""
+    return charts.bars("sensitive", title, marks) if marks else ""
+
+
+def _losses(report: Report) -> list[tuple[Document, str]]:
+    """Return what each layer of each variant loses when it alone is int8, the worst first."""
     rows = [
         (layer, variant["id"])
         for variant in report.variants
         for step in variant["steps"]
         for layer in (step.get("facts") or {}).get("sensitivity") or ()
     ]
-    ordered = sorted(rows, key=lambda row: -(row[0].get("at_outputs") or row[0]["static"]))
+    return sorted(rows, key=lambda row: -_loss(row[0]))
+
+
+def _loss(layer: Document) -> float:
+    return float(layer.get("at_outputs") or layer["static"])
+
+
+def sensitivity(report: Report) -> Table:
+    """Return the layers that lose most when they alone are quantized."""
     return Table(
         caption="Squared error that int8 makes in one layer alone, relative to the squared signal; the worst first.",
         headings=("layer", "variant", "weights", "static"),
         words=2,
         rows=tuple(
             (layer["node"], name, f"{layer['weights']:.2g}", f"{layer['static']:.2g}")
-            for layer, name in ordered[:SHOWN_LAYERS]
+            for layer, name in _losses(report)[:SHOWN_LAYERS]
         ),
     )
 

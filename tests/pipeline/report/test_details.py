@@ -50,3 +50,22 @@ def test_details_are_drawn_from_what_was_measured(report: Report) -> None:
     assert details.sparsity(full).rows == (("w", "float", "4.00 kB", "12.5%"),)
     assert ("float", "Conv", "CPU", "3", "900 µs", "90.0%") in details.operator_table(full).rows
     assert "infeasible" in html.render(full)
+
+
+def test_the_bars_of_sensitivity_are_those_of_the_chosen_variant_worst_first(report: Report) -> None:
+    assert details.sensitive(report) == ""
+    losses = [{"node": f"n{i}", "weights": 0.1 * i, "static": 0.2 * i, "at_outputs": None} for i in (1, 3, 2)]
+    name = details.chosen(report)
+    other = next(each for each in report.candidates if each != name)
+    step = {"step": "quantize", "options": {}, "skipped": [], "cached": False}
+    variants = tuple(
+        variant | {"steps": [step | {"facts": {"sensitivity": losses if variant["id"] == name else losses[:1]}}]}
+        if variant["id"] in (name, other)
+        else variant
+        for variant in report.variants
+    )
+    drawn = details.sensitive(dataclasses.replace(report, variants=variants))
+    assert [drawn.index(f">{label}<") for label in ("n3", "n2", "n1")] == sorted(
+        drawn.index(f">{label}<") for label in ("n1", "n2", "n3")
+    )
+    assert drawn.count("<rect") == 3 and str(name) in drawn

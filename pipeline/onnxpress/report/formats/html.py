@@ -10,7 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from onnxpress.gate.check import outcome
 from onnxpress.gate.rules import RULES
-from onnxpress.report import charts, details, tables, view
+from onnxpress.report import assumptions, charts, details, tables, view
 from onnxpress.report.charts import Mark, Point
 from onnxpress.report.numbers import ratio_interval, signed, times
 from onnxpress.report.report import Report
@@ -38,6 +38,7 @@ def render(report: Report) -> str:
         view=view,
         tables=tables,
         details=details,
+        assumptions=assumptions,
         chart=_charts(report),
         shown=SHOWN,
         script=script,
@@ -51,6 +52,8 @@ def _charts(report: Report) -> dict[str, str]:
         "sizes": _sizes(report),
         "treemap": details.treemap(report),
         "latencies": _latencies(report),
+        "sensitive": details.sensitive(report),
+        "tornado": assumptions.tornado(report),
         "distribution": details.distribution(report),
         "drift": details.drift(report),
         "operators": details.operators(report),

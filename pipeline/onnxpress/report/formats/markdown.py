@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from onnxpress.report import details, tables, view
+from onnxpress.report import assumptions, details, tables, view
 from onnxpress.report.report import Report
 
 _SPECIAL = str.maketrans({character: f"\\{character}" for character in "\\`*_{}[]<>#|~&"})
@@ -31,7 +31,9 @@ def render(report: Report) -> str:
         "Accuracy": [tables.qualities(report), details.classes(report), details.flips(report)]
         if report.evaluation
         else [],
-        "Cost": [tables.costs(report), tables.months(report), tables.prices(report)] if report.cost else [],
+        "Cost": [tables.costs(report), tables.months(report), assumptions.table(report), tables.prices(report)]
+        if report.cost
+        else [],
         "Kernels": [tables.kernels(report)],
     }
     for name, contents in sections.items():
