@@ -36,8 +36,9 @@ net (float[N,S,8] x, float[8,48] vw, float[48,8] ow) => (float[N,S,8] y) {
 
 
 def choose(model: ir.Model, groups: Sequence[Group], options: PruneOptions) -> surgery.Choice:
-    importances = {group: criteria.importance(options.method, group, Evidence()) for group in groups}
-    options = options.model_copy(update={"round_to": options.round_to or 8})
+    importances = {group: criteria.importance(options.criterion, group, Evidence()) for group in groups}
+    how = "global" if options.allocation == "auto" else options.allocation
+    options = options.model_copy(update={"round_to": options.round_to or 8, "allocation": how})
     return allocation.choose(groups, options, importances, scale(model, groups, next(iter(options.target or ["macs"]))))
 
 

@@ -68,8 +68,9 @@ def test_resnet56_gets_faster() -> None:
     assert graph.total_macs(edit.model) <= 0.7 * graph.total_macs(model)
     sessions = [session.open_session(each, session.SessionOptions(threads=1)) for each in (model, edit.model)]
     x = np.random.default_rng(0).standard_normal((8, 3, 32, 32)).astype(np.float32)
-    laps = np.array([[_seconds(each, x) for each in sessions] for _ in range(12)])
-    assert np.median(laps[2:, 1] / laps[2:, 0]) < 0.9  # measured: 0.73
+    laps = np.array([[_seconds(each, x) for each in sessions] for _ in range(24)])
+    before, after = laps.min(axis=0)  # what other work on the machine has disturbed least
+    assert after < 0.9 * before  # measured: 0.73
 
 
 def _seconds(each: object, x: np.ndarray) -> float:
