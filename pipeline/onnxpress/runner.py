@@ -31,7 +31,7 @@ from onnxpress.data import dataset, shared_samples
 from onnxpress.distillation.options import DistillOptions
 from onnxpress.errors import ModelError, OutputError, UsageError
 from onnxpress.files import dumps, remove_abandoned, write_text
-from onnxpress.gate.policy import Policy
+from onnxpress.gate import reader
 from onnxpress.progress import Progress
 from onnxpress.provenance import source_sha256, versions
 from onnxpress.pruning.options import PruneOptions
@@ -67,7 +67,7 @@ def run(recipe: Recipe, folder: Path, progress: Progress, *, now: Callable[[], d
     Raises:
         OnnxpressError: see the commands; finished steps stay for the next run.
     """
-    policy = Policy.load(Path(recipe.gate)) if recipe.gate else None  # before any work
+    policy = reader.read(Path(recipe.gate)) if recipe.gate else None  # before any work
     from onnxpress.evaluation.evaluate import check_metric
 
     check_metric(recipe.data.metric)

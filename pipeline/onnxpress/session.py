@@ -172,6 +172,17 @@ def providers() -> list[str]:
     return sorted(file.stem for file in folder.glob("*.py") if file.stem != "__init__")
 
 
+def known_provider(name: str) -> str:
+    """Return the name of an execution provider, as validators of options do.
+
+    Raises:
+        ValueError: there is none of this name.
+    """
+    if name not in providers():
+        raise ValueError(f"unknown execution provider {name!r}.{did_you_mean(name, providers())}")
+    return name
+
+
 def provider_file(name: str) -> ModuleType:
     """Return the file of an execution provider; see `onnxpress.providers` for what it says.
 

@@ -15,13 +15,14 @@ from onnxpress.artifact import Artifact
 from onnxpress.bench import doubts, energy, nvml, operators, protocol, server, subnormals
 from onnxpress.bench.comparison import certain, compare, durations_ms
 from onnxpress.bench.inputs import Ranges, prepare
+from onnxpress.bench.measured import Measured
 from onnxpress.bench.measurement import Measurement
 from onnxpress.bench.messages import Load
 from onnxpress.bench.options import BenchOptions
 from onnxpress.bench.probing import Layout, layouts
 from onnxpress.bench.process import WorkerProcess
 from onnxpress.bench.protocol import Advance, Meter, Variant
-from onnxpress.bench.result import Bench, Measured
+from onnxpress.bench.result import Bench
 from onnxpress.bench.scenarios import BATCHES, PAIRED, SERVER, SWEEP, Scenario
 from onnxpress.errors import UsageError, did_you_mean
 from onnxpress_calibration.dataset import Dataset

@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import TYPE_CHECKING
 
 from onnxpress import host
 from onnxpress.bench.comparison import Comparison, durations_ms
 from onnxpress.bench.inputs import SAMPLES, SYNTHETIC_AXIS, Inputs
+from onnxpress.bench.measured import Measured
 from onnxpress.bench.nvml import Gpu
 from onnxpress.bench.options import BenchOptions
 from onnxpress.bench.protocol import ENOUGH_PAIRS, REPLICATES, Variant
-
-if TYPE_CHECKING:
-    from onnxpress.bench.result import Measured
 
 MAX_AA = 0.01
 """A baseline that seems to differ by more than this from itself speaks against the host."""

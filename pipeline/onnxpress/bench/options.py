@@ -94,8 +94,7 @@ class BenchOptions(BaseModel):
     @classmethod
     def _known_providers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for name in value:
-            if name not in session.providers():
-                raise ValueError(f"unknown execution provider {name!r}.{did_you_mean(name, session.providers())}")
+            session.known_provider(name)
         return value
 
     @field_validator("scenarios")

@@ -158,8 +158,7 @@ def judge(
     """
     from datetime import UTC, datetime
 
-    from onnxpress.gate import check, github, outputs
-    from onnxpress.gate.policy import Policy
+    from onnxpress.gate import check, github, outputs, reader
     from onnxpress.report.formats import terminal
 
     forms = {"junit": junit, "sarif": sarif, "markdown": markdown, "html": html, "benchmark": benchmark_json}
@@ -167,7 +166,7 @@ def judge(
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         files = {form: out / name for form, name in outputs.FILES.items()} | files
-    rules = Policy.load(policy)
+    rules = reader.read(policy)
     rules = rules.strict() if strict else rules
     today = datetime.now(UTC).date()
     report = _judged(evidence, rules, variants, static=static, keep_going=keep_going, result=result)
@@ -202,8 +201,7 @@ def init(
 
     from onnxpress.errors import UsageError, did_you_mean
     from onnxpress.files import write_text, writing
-    from onnxpress.gate import initial
-    from onnxpress.gate.policy import Policy
+    from onnxpress.gate import initial, reader
     from onnxpress.units import parse
 
     room = parse(headroom, "ratio")
@@ -223,7 +221,7 @@ def init(
             raise UsageError(f"variant {name!r}: is not there.{did_you_mean(name, report.candidates)}")
     text = initial.policy(report, variants or report.candidates, headroom=room, today=datetime.now(UTC).date())
     write_text(output, text, force=force)
-    count = len(Policy.load(output).rules)
+    count = len(reader.read(output).rules)
     document = {"schema": "onnxpress.step/1", "step": "gate init", "path": str(output), "rules": count}
     result.show(f"{output}: {count} rules. Read it, tighten what matters, then run `compress gate` with it.", document)
 

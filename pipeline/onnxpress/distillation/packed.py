@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -18,8 +17,8 @@ import onnx_ir as ir
 
 from onnxpress import graph
 from onnxpress.errors import ModelError
+from onnxpress.graph import Array
 
-Array = np.ndarray[Any, np.dtype[Any]]
 STORED = {"GatherBlockQuantized": 0, "MatMulNBits": 1}
 """Which input the integers are; scales are the third and zero points the fourth."""
 KINDS = {4: np.dtype(ml_dtypes.uint4), 8: np.dtype(np.uint8)}

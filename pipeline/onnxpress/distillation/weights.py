@@ -6,7 +6,6 @@ Two forms are understood: integers behind a DequantizeLinear, and integers behin
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -15,8 +14,8 @@ from torch import Tensor, nn
 
 from onnxpress import graph
 from onnxpress.distillation.operators.quantized import LIMITS, along, rounded
+from onnxpress.graph import Array
 
-Array = np.ndarray[Any, np.dtype[Any]]
 LEAST_FACTOR = 0.1
 """Of a scale: it stays positive."""
 

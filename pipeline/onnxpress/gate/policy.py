@@ -26,7 +26,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import date
 from fnmatch import fnmatchcase
-from pathlib import Path
 
 from onnxpress.gate.check import Level
 from onnxpress.gate.rules import BOUNDS, RULES, Need
@@ -154,18 +153,6 @@ class Policy:
     """Path of the model that all others are compared with."""
     baseline_metrics: str | None
     """Path of the stored baseline (`onnxpress.gate.baseline`)."""
-
-    @classmethod
-    def load(cls, path: Path) -> Policy:
-        """Read and check a policy file.
-
-        Raises:
-            UsageError: there is no such file, it is not YAML, or something in it is unknown, missing or without unit.
-
-        """
-        from onnxpress.gate.reader import read
-
-        return read(path)
 
     def rules_for(self, target: Target) -> dict[str, Rule]:
         """Return the rules that hold for a target, by name, in the order in which they are judged."""

@@ -24,7 +24,11 @@ RULE_OPTIONS = ("when", "inconclusive")
 
 
 def read(path: Path) -> Policy:
-    """Read and check a policy file; see `Policy.load`."""
+    """Read and check a policy file.
+
+    Raises:
+        UsageError: there is no such file, it is not YAML, or something in it is unknown, missing or without unit.
+    """
     try:
         content = path.read_bytes()
         root = yaml.compose(content, Loader=yaml.SafeLoader)

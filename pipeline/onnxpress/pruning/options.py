@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from onnxpress import session, units
 from onnxpress.errors import did_you_mean
@@ -37,7 +37,7 @@ class PruneOptions(NodeSelection):
     round_to: int = Field(default=0, ge=0)
     """Channel counts are kept multiples of this. 0 takes what the kernels work on, see `widths.preferred`: 16 on a CPU
     with AVX-512, else 8, and half of it, or less, where the amount or target cannot be reached otherwise."""
-    provider: str = "cpu"
+    provider: Annotated[str, AfterValidator(session.known_provider)] = "cpu"
     """Execution provider that the model is for: of the default of ``round_to``, and of measured latencies."""
     iterations: int = Field(default=1, ge=1, le=20)
     """Prune in so many equal steps, with a repair after each."""
@@ -83,13 +83,6 @@ class PruneOptions(NodeSelection):
         if name == "latency" and isinstance(limit, str) and limit.strip().endswith("s"):
             return {"latency_ms": units.parse(limit, "ms")}
         return {name: units.parse_fraction(limit)}
-
-    @field_validator("provider")
-    @classmethod
-    def _known_provider(cls, value: str) -> str:
-        if value not in session.providers():
-            raise ValueError(f"unknown execution provider {value!r}.{did_you_mean(value, session.providers())}")
-        return value
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from onnxpress import session, units
 from onnxpress.errors import did_you_mean
@@ -98,19 +98,12 @@ class QuantizeOptions(NodeSelection):
     other modes refuse a model below it (90 % by default)."""
     budget: Annotated[timedelta, BeforeValidator(units.parse_duration)] = timedelta(minutes=5)
     """auto: about how long the search may take."""
-    provider: str = "cpu"
+    provider: Annotated[str, AfterValidator(session.known_provider)] = "cpu"
     """auto: execution provider to be fast on."""
     threads: int | None = Field(default=None, ge=1)
     """auto: threads of one run; None for as many as this process can really use."""
     seed: int = 0
     """auto: of synthetic inputs and the order of measurements."""
-
-    @field_validator("provider")
-    @classmethod
-    def _known_provider(cls, value: str) -> str:
-        if value not in session.providers():
-            raise ValueError(f"unknown execution provider {value!r}.{did_you_mean(value, session.providers())}")
-        return value
 
     @property
     def grid(self) -> WeightGrid:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from onnxpress.gate import reader
 from onnxpress.gate.check import Check
 from onnxpress.gate.gate import gate
 from onnxpress.gate.policy import Policy
@@ -122,7 +123,7 @@ def policy(tmp_path: Path) -> Callable[[str], Policy]:
     def load(text: str) -> Policy:
         file = tmp_path / "gate.yaml"
         file.write_text(f"schema: onnxpress.policy/1\n{text}")
-        return Policy.load(file)
+        return reader.read(file)
 
     return load
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from onnxpress.gate import initial
+from onnxpress.gate import initial, reader
 from onnxpress.gate.check import exit_code
 from onnxpress.gate.gate import gate
 from onnxpress.gate.policy import Policy
@@ -20,7 +20,7 @@ TODAY = date(2026, 8, 14)
 def test_what_it_was_written_from_passes(report: Report, tmp_path: Path, headroom: float) -> None:
     file = tmp_path / "gate.yaml"
     file.write_text(initial.policy(report, report.candidates, headroom=headroom, today=TODAY))
-    found = Policy.load(file)
+    found = reader.read(file)
     assert {"size.total_bytes", "accuracy.top1", "latency.p50", "cost.usd_per_million"} <= found.rules.keys()
     assert "latency.p99" not in found.rules  # not measured
     checks = gate(report, found, TODAY)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from onnxpress.errors import UsageError
+from onnxpress.gate import reader
 from onnxpress.gate.policy import Policy, Settings, Target
 from onnxpress.gate.reader import presets
 from onnxpress.gate.rules import BOUNDS, RULES
@@ -198,15 +199,15 @@ def test_a_file_that_is_no_policy(tmp_path: Path, content: str, message: str) ->
     file = tmp_path / "gate.yaml"
     file.write_text(content)
     with pytest.raises(UsageError, match=message) as error:
-        Policy.load(file)
+        reader.read(file)
     assert "\n" not in str(error.value)
 
 
 def test_a_policy_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such file"):
-        Policy.load(tmp_path / "gate.yaml")
+        reader.read(tmp_path / "gate.yaml")
     with pytest.raises(UsageError, match="cannot be read"):
-        Policy.load(tmp_path)
+        reader.read(tmp_path)
 
 
 def test_every_rule_has_bounds_that_are_known() -> None:

@@ -90,11 +90,11 @@ def test_gating_a_finished_report_imports_nothing_heavy(tmp_path: Path) -> None:
     code = f"""
 import datetime, pathlib, sys
 from onnxpress.gate.gate import gate
-from onnxpress.gate.policy import Policy
+from onnxpress.gate import reader
 from onnxpress.report.formats import terminal
 from onnxpress.report.report import Report
 report = Report.load(pathlib.Path({str(SAMPLE)!r}))
-checks = gate(report, Policy.load(pathlib.Path({str(policy)!r})), datetime.date(2026, 8, 14))
+checks = gate(report, reader.read(pathlib.Path({str(policy)!r})), datetime.date(2026, 8, 14))
 terminal.gate(report.with_checks(checks), "gate.yaml", 0)
 print(sorted({{"torch", "onnxruntime", "onnx", "onnx_ir", "numpy", "pydantic", "jinja2"}} & sys.modules.keys()))
 """
