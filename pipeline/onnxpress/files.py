@@ -45,9 +45,10 @@ def writing(path: Path, *, force: bool = False) -> Iterator[Path]:
             file.chmod(0o666 & ~_umask())
             file.replace(folder / file.name)
     except OSError as error:
-        if error.errno in _OUTPUT_ERRNO:
-            raise OutputError(f"output {path}: {error.strerror}. {_OUTPUT_ERRNO[error.errno]}") from error
-        raise
+        if error.errno not in _OUTPUT_ERRNO and scratch is not None:
+            raise
+        advice = _OUTPUT_ERRNO.get(error.errno or 0, "Nothing can be written there: choose another folder.")
+        raise OutputError(f"output {path}: {error.strerror}. {advice}") from error
     finally:
         if scratch is not None:
             shutil.rmtree(scratch, ignore_errors=True)

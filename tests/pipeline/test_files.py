@@ -23,6 +23,12 @@ def test_a_failed_write_is_explained_and_leaves_nothing(tmp_path: Path, code: in
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a folder that takes no files, even of root")
+def test_a_folder_that_takes_no_files_is_explained() -> None:
+    with pytest.raises(OutputError, match=r"output /proc/out\.onnx: .* choose another folder"):
+        files.write_text(Path("/proc/out.onnx"), "")
+
+
 def test_a_full_disk_is_explained_and_leaves_nothing(tmp_path: Path) -> None:
     limited = (
         "import resource, signal, sys; from pathlib import Path\n"
