@@ -18,10 +18,9 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx_ir as ir
 from cases import Case, cases
 from peers import result_path, samples_path
 
@@ -36,6 +35,9 @@ from onnxpress.session import open_session
 from onnxpress_calibration import calibrators
 from onnxpress_calibration.dataset import Dataset
 from onnxpress_calibration.profile import Profile
+
+if TYPE_CHECKING:  # imported by the product, which leaves a part of it out; see `onnxpress.imports`
+    import onnx_ir as ir
 
 FEW = 50
 BATCH = 25
@@ -108,6 +110,8 @@ def memory(case: Case, samples: int | None = None) -> dict[str, Any]:
 
 def same(case: Case) -> dict[str, Any]:
     """Compare models from shuffled samples, from merged halves, and from batches with that from samples in order."""
+    import onnx_ir as ir
+
     model, arrays = _prepared(case), case.calibration()
     count = len(next(iter(arrays.values())))
     order = np.random.default_rng(0).permutation(count)
@@ -155,6 +159,8 @@ def _feeds(model: ir.Model, data: Dataset) -> list[dict[str, Any]]:
 
 
 def _quantized(model: ir.Model, collected: Profile, calibrator: str = "mse") -> bytes:
+    import onnx_ir as ir
+
     from onnxpress.quantization.quantize import quantize  # not in the process whose memory is measured
 
     edit = quantize(model, QuantizeOptions(calibrator=calibrator), statistics=collected)
@@ -172,6 +178,8 @@ def _moved(one: Profile, other: Profile, calibrator: str) -> float:
 
 def _agreement(case: Case, model: ir.Model, *serialized: bytes) -> float:
     """Return the share of output rows of two models with the same largest element, in percent."""
+    import onnx_ir as ir
+
     specs = graph.input_specs(model)
     feeds = [{name: value for name, value in feed.items() if name in specs} for feed in case.feeds("test")][:200]
     classes = []

@@ -151,8 +151,9 @@ def uses_calibration(step: Step) -> bool:
 
 
 def judges(step: Step) -> bool:
-    """Tell whether a step decides by the evaluation data and by what it measures on this host."""
-    return isinstance(step.options, QuantizeOptions) and step.options.mode == "auto"
+    """Tell whether a step decides by the evaluation data; what others lose is in the report, for the gate to judge."""
+    options = step.options
+    return isinstance(options, QuantizeOptions) and (options.mode == "auto" or options.max_drop is not None)
 
 
 def _variants(values: object, root: yaml.Node) -> object:

@@ -143,10 +143,8 @@ def _apply(
         entry |= {
             "evaluation_sha256": samples.evaluation.sha256 if samples.evaluation else None,
             "metric": samples.metric,
-            "host": host.describe().fingerprint,
         }
-
-    if isinstance(step.options, PruneOptions) and step.options.depends_on_host:
+    if isinstance(step.options, PruneOptions | QuantizeOptions) and step.options.depends_on_host:
         entry |= {"host": host.describe().fingerprint}
     if isinstance(step.options, DistillOptions):
         entry |= {"teacher_sha256": baseline.sha256}

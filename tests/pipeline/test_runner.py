@@ -16,7 +16,7 @@ import onnx.parser
 import onnx_ir as ir
 import pytest
 
-from onnxpress import artifact, runner
+from onnxpress import artifact, runner, session
 from onnxpress.errors import ModelError, OutputError
 from onnxpress.progress import Progress
 from onnxpress.quantization import collecting
@@ -184,6 +184,16 @@ def test_a_step_that_cannot_be_done_names_its_variant_and_keeps_the_rest(place: 
     with pytest.raises(ModelError, match="variant 'none', step quantize: quantize: nothing in this model"):
         run(place)
     assert len(stored(place)) == 1
+
+
+def test_a_step_with_max_drop_is_judged_by_the_evaluation_data(place: Path) -> None:
+    x = np.random.default_rng(1).normal(size=(200, 3, 1, 1), scale=3).repeat(8, 2).repeat(8, 3).astype(np.float32)
+    labels = session.run(session.open_session(place / "net.onnx"), {"x": x})["y"].argmax(1)
+    np.savez(place / "data.npz", x=x, y=labels)
+    strict = "strict: [{quantize: {bits: 2, rounding: nearest, bias_correction: false, max_drop: 1%}}]"
+    (place / "recipe.yaml").write_text(RECIPE.replace("dynamic: [{quantize: {mode: dynamic}}]", strict))
+    with pytest.raises(ModelError, match="variant 'strict', step quantize: quantize: top1 drops by"):
+        run(place)
 
 
 def test_a_broken_policy_is_found_before_any_work(place: Path) -> None:

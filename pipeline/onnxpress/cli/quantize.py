@@ -65,7 +65,8 @@ if TYPE_CHECKING:
 @click.option("--smooth/--no-smooth", default=None, help="Rescale the inputs of MatMul layers (SmoothQuant) (on).")
 @click.option("--bias-correction/--no-bias-correction", default=None, help="Take mean errors out of biases (on).")
 @click.option("--rounding", type=click.Choice(["nearest", "reconstruct"]), help="Of weights (reconstruct).")
-@click.option("--verify/--no-verify", default=None, help="Compare with float, refuse what is useless (on).")
+@click.option("--verify/--no-verify", default=None, help="Compare with float, refuse what lost too much (on).")
+@click.option("--accept-loss", is_flag=True, help="Write it though it lost too much; the result says how much.")
 @click.option("--include", metavar="REGEX", help="Quantize only nodes whose name matches.")
 @click.option("--exclude", metavar="REGEX", help="Keep nodes float whose name matches.")
 @click.option(
@@ -74,9 +75,9 @@ if TYPE_CHECKING:
     help="CPUs that will serve; static int8 is made safe for x86 without VNNI unless this excludes it, dynamic "
     "int8 when it names one.",
 )
-@click.option("--evaluation", metavar="DATA", help="auto: samples to judge by, labelled where the metric needs it.")
-@click.option("--metric", help="auto: top1, top5, spearman, mean, or module:fn.")
-@click.option("--max-drop", help="auto: what the metric may lose, for example 1%.")
+@click.option("--evaluation", metavar="DATA", help="Samples to judge by, labelled where the metric needs it.")
+@click.option("--metric", help="What to judge by: top1, top5, spearman, mean, or module:fn.")
+@click.option("--max-drop", help="What the metric may lose (1%); without one, what a classifier seems to.")
 @click.option("--min-sqnr", help="Least fidelity of the outputs, for example 20dB; needs no labels.")
 @click.option("--min-agreement", help="Least share of equal classes, for example 99%; needs no labels.")
 @click.option("--budget", help="auto: about how long the search may take, for example 5m; it can be continued.")
@@ -108,6 +109,7 @@ def quantize(
     bias_correction: bool | None,
     rounding: str | None,
     verify: bool | None,
+    accept_loss: bool,
     include: str | None,
     exclude: str | None,
     evaluation: str | None,
@@ -137,11 +139,12 @@ def quantize(
     values |= {"target_cpu": target_cpu, "memory_budget": memory_budget, "rounding": rounding}
     values |= {"include": include, "exclude": exclude, "max_drop": max_drop, "min_sqnr": min_sqnr}
     values |= {"min_agreement": min_agreement, "budget": budget, "provider": provider, "threads": threads}
-    values |= {"block_size": block_size, "require_int8": require_int8, "keep_io": not half_io, "backend": backend}
+    values |= {"accept_loss": accept_loss, "block_size": block_size, "keep_io": not half_io}
+    values |= {"require_int8": require_int8, "backend": backend}
     chosen = options(QuantizeOptions, values)
     data = dataset(calibration) if calibration is not None else None
     statistics = read_profile(profile, model) if profile is not None and mode in ("static", "auto", "fp16") else None
-    judged_by = dataset(evaluation) if evaluation is not None and mode == "auto" else None
+    judged_by = dataset(evaluation) if evaluation is not None else None
     check_metric(metric)
     entry = {
         "step": "quantize",
@@ -214,7 +217,10 @@ def fidelity_line(facts: Mapping[str, Any]) -> list[str]:
     """Say how near an int8 model is to float, where that was measured."""
     if "verified_samples" not in facts:
         return []
-    sqnr, agreement = facts["sqnr_db"], facts["agreement_pct"]
+    sqnr, agreement, metric = facts["sqnr_db"], facts["agreement_pct"], facts["metric"]
     words = ["no difference" if sqnr is None else f"{sqnr:.1f} dB SQNR"]
     words += [] if agreement is None else [f"the same class for {agreement:.1f} %"]
-    return [f"against float on {facts['verified_samples']} calibration samples: {', '.join(words)}"]
+    words += [] if metric is None else [f"{metric} drops by {facts['drop']:.2f}"]
+    interval = facts["drop_ci95"] if metric is not None else None
+    words[-1] += "" if interval is None else f" [{interval[0]:.2f}, {interval[1]:.2f}]"
+    return [f"against float on {facts['verified_samples']} samples: {', '.join(words)}"]

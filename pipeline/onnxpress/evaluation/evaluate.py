@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 
 from onnxpress import artifact, graph
 from onnxpress.errors import DataError, UsageError, did_you_mean
@@ -28,7 +29,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def evaluate(
-    models: Mapping[str, Path],
+    models: Mapping[str, Path | ir.Model],
     *,
     baseline: str,
     data: Dataset,
@@ -40,7 +41,7 @@ def evaluate(
     """Evaluate models against their baseline.
 
     Args:
-        models: Path by name, the baseline among them.
+        models: Files, or models in memory, by name, the baseline among them.
         baseline: Name of the float model.
         data: Samples, labelled where the metric needs it.
         metric: A file in ``evaluation/metrics``, or a user's ``module:fn`` or ``file.py:fn`` (`user_results`); None
@@ -58,7 +59,8 @@ def evaluate(
     """
     check_metric(metric)
     built_in = metrics.metric(metric) if metric in metrics.names() else None
-    specs = graph.input_specs(artifact.load(models[baseline]))
+    first = models[baseline]
+    specs = graph.input_specs(first if isinstance(first, ir.Model) else artifact.load(first))
     sessions = {name: open_session(path, options) for name, path in models.items()}
     fidelity = {name: Fidelity() for name in models}
     scores: dict[str, list[Array]] = {name: [] for name in models}
@@ -91,6 +93,7 @@ def evaluate(
                 "id": name,
                 "value": None,
                 "agreement_pct": fidelity[name].agreement_pct,
+                "expected_drop": fidelity[name].expected_drop,
                 "cosine": fidelity[name].cosine,
                 "cosine_p01": fidelity[name].cosine_p01,
                 "non_finite": fidelity[name].non_finite,

@@ -15,6 +15,8 @@ from onnxpress.selection import NodeSelection, RegularExpression
 from onnxpress_calibration import calibrators
 
 MEMORY_BUDGET_BYTES = 1 << 30
+MAX_DROP = 1.0
+"""What a metric may lose where nothing else is asked for, in its own unit."""
 ACTIVATIONS = {
     "int8": "int8 activations run slower than float on x86 CPUs (the fast kernels take uint8), in format qdq a tensor "
     "with several readers even stays float; they are for TensorRT, CUDA and ARM",
@@ -82,20 +84,24 @@ class QuantizeOptions(NodeSelection):
     products. static: layers in which that happens on calibration data get coarser weights in the channels concerned;
     dynamic: weights of 7 bits for ``avx2`` and ``avx512``."""
     verify: bool = True
-    """Compare the int8 model with the float model on calibration samples, and refuse it when it is useless."""
+    """Compare the quantized model with the float model, and refuse it when it lost more than the bounds allow."""
+    accept_loss: bool = False
+    """Keep a model that `verify` refuses; what it lost is in the notes."""
     samples: int | None = Field(default=None, gt=0)
     """Use only the first so many calibration samples."""
     memory_budget: Annotated[float, BeforeValidator(_bytes)] = Field(default=MEMORY_BUDGET_BYTES, gt=0)
     """Bytes of activations held at once while statistics are collected, ``512 MiB``; less takes more passes over the
     data and gives the same statistics."""
     max_drop: Annotated[float | None, BeforeValidator(_points)] = Field(default=None, ge=0)
-    """auto: what the metric may lose, in its own unit (``1%`` and ``1pp`` are one point of top-1)."""
+    """What the metric may lose, in its own unit (``1%`` and ``1pp`` are one point of top-1); by default 1. Without a
+    metric, what the float model's own probabilities say that a classifier loses. A bound for ``auto``; the other modes
+    refuse a model above it."""
     min_sqnr: Annotated[float | None, BeforeValidator(_decibels)] = None
     """Least signal-to-quantization-noise ratio of the outputs, ``20 dB``; needs no labels. A bound for ``auto``;
-    the other modes refuse a model below it (10 dB by default)."""
+    the other modes refuse a model below it (without a metric by default 10 dB)."""
     min_agreement: Annotated[float | None, BeforeValidator(_points)] = Field(default=None, ge=0, le=100)
     """Least share of samples with the float model's class, ``99%``; needs no labels. A bound for ``auto``; the
-    other modes refuse a model below it (90 % by default)."""
+    other modes refuse a model below it (without a metric by default 90 %)."""
     budget: Annotated[timedelta, BeforeValidator(units.parse_duration)] = timedelta(minutes=5)
     """auto: about how long the search may take."""
     provider: Annotated[str, AfterValidator(session.known_provider)] = "cpu"
@@ -137,6 +143,11 @@ class QuantizeOptions(NodeSelection):
         """
         bits = min(self.bits, 7) if self.target_cpu in ("avx2", "avx512") and self.weights == "int8" else self.bits
         return replace(self.grid, bits=bits)
+
+    @property
+    def depends_on_host(self) -> bool:
+        """Whether another machine may give another model."""
+        return self.mode == "auto"
 
     @property
     def half(self) -> bool:

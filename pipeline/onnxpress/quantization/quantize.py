@@ -56,18 +56,20 @@ def quantize(
         advance: Called with the number of calibration samples after each batch, and after each candidate of mode auto.
         statistics: What was collected from calibration samples before (`onnxpress.quantization.collecting`); static
             mode then needs no ``data``.
-        evaluation: Samples that mode auto judges by; the calibration samples where there are none.
-        metric: What mode auto keeps, see `onnxpress.evaluation.evaluate.evaluate`; None for fidelity.
+        evaluation: Samples to judge by; the calibration samples where there are none.
+        metric: What must be kept, see `onnxpress.evaluation.evaluate.evaluate`; None for fidelity.
         journal: Where mode auto keeps its measurements, so that a search that was stopped continues.
 
     Raises:
-        UsageError: static or auto mode without data.
+        UsageError: static or auto mode, or a metric, without data.
         ModelError: nothing in the model can be quantized, a layer of ``require_int8`` stays float, or the int8 model is
-            useless; the message says why.
+            lost too much; the message says why.
         DataError: the calibration data does not fit the model.
     """
     if data is not None and options.samples is not None:
         data = replace(data, limit=options.samples)
+    if metric is not None and data is None and evaluation is None:
+        raise UsageError(f"quantize: metric {metric} needs samples. Give --evaluation DATA.")
     if options.backend == "neural-compressor":
         raise UsageError("backend neural-compressor quantizes PyTorch models: give a source such as module:factory.")
     if options.backend == "onnxruntime":
@@ -91,8 +93,9 @@ def quantize(
     if options.require_int8 is not None:
         require(edit.model, options.require_int8, edit.skipped)
     facts = {**edit.facts, "notes": [*options.notes, *edit.facts.get("notes", [])]}
-    if options.verify and data is not None and options.mode != "auto":  # which has judged it already
-        found = verify(model, edit.model, options, data, advance)
+    judges = (evaluation or data) if metric is not None else (data or evaluation)
+    if options.verify and judges is not None and options.mode != "auto":  # which has judged it already
+        found = verify(model, edit.model, options, judges, advance, metric=metric)
         facts |= found | {"notes": [*facts["notes"], *found["notes"]]}
     return replace(edit, facts=facts)
 

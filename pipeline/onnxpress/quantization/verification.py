@@ -1,8 +1,12 @@
-"""The guard: what an int8 model lost is measured before anybody gets it, and a useless one is refused."""
+"""The guard: what a quantized model lost is measured before anybody gets it, and one that lost too much is refused.
+
+With a metric the loss is measured on labelled samples. Without, classifiers are judged by the float model's own
+probabilities (`onnxpress.evaluation.fidelity.Fidelity.expected_drop`): a changed answer is not a lost point, most of
+them are close calls, right as often as wrong.
+"""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,13 +14,13 @@ import onnx_ir as ir
 
 from onnxpress import graph
 from onnxpress.errors import ModelError
-from onnxpress.evaluation.fidelity import Fidelity, without_padding
-from onnxpress.quantization.options import QuantizeOptions
-from onnxpress.session import open_session, run
-from onnxpress_calibration.dataset import LABELS, Dataset, samples_in
+from onnxpress.evaluation.evaluate import evaluate
+from onnxpress.evaluation.paired import wilson
+from onnxpress.quantization.options import MAX_DROP, QuantizeOptions
+from onnxpress_calibration.dataset import Dataset
 
-SAMPLES = 64
-"""Enough to see that a model is broken; how much it lost exactly is the business of `compress evaluate`."""
+SAMPLES = 256
+"""Compared where there is no metric. All of them, where there is one."""
 MIN_SQNR_DB = 10.0
 """Noise of a tenth of the signal's power: sentence embeddings below it lost over a point, detectors their boxes."""
 MIN_AGREEMENT_PCT = 90.0
@@ -29,52 +33,100 @@ def verify(
     options: QuantizeOptions,
     data: Dataset,
     advance: Callable[[int], object] = lambda samples: None,  # noqa: ARG005
+    *,
+    metric: str | None = None,
 ) -> dict[str, Any]:
-    """Compare an int8 model with the float model, sample by sample.
+    """Compare a quantized model with the float model, sample by sample.
 
     Args:
         reference: The float model.
-        quantized: The int8 model.
-        options: For ``min_sqnr`` and ``min_agreement``; by default `MIN_SQNR_DB` and `MIN_AGREEMENT_PCT`.
-        data: Calibration samples; `SAMPLES` of them are used.
+        quantized: What became of it.
+        options: The bounds: ``max_drop`` (by default `MAX_DROP`), ``min_sqnr``, ``min_agreement`` (without a metric by
+            default `MIN_SQNR_DB` and `MIN_AGREEMENT_PCT`), and ``accept_loss``.
+        data: Samples; labelled where the metric needs it.
         advance: Called with the number of samples after each batch.
+        metric: See `onnxpress.evaluation.evaluate.evaluate`; None to estimate the drop on `SAMPLES` samples.
 
     Returns:
-        Facts: ``sqnr_db`` (None: no difference), ``agreement_pct`` (None: no class scores), ``verified_samples``, and
-        ``notes``.
+        Facts: ``sqnr_db`` (None: no difference), ``agreement_pct`` (None: no class scores), ``drop`` (of ``metric``;
+        without one estimated points of top-1) with its interval ``drop_ci95``, ``verified_samples``,
+        ``refused`` (the bounds that are broken, with ``accept_loss``), and ``notes``.
 
     Raises:
-        ModelError: the int8 model is below a floor, gives NaN, or does not run.
+        ModelError: a bound is broken and ``accept_loss`` is not set, or the model gives NaN or does not run.
+        DataError: the data does not fit, or has no labels though the metric needs them.
     """
-    fidelity, samples = Fidelity(), 0
-    float_session, int8_session = open_session(reference), open_session(quantized)
-    specs = graph.input_specs(reference)
-    for batch in data.drawn(specs, SAMPLES).batches(specs):
-        feeds = {name: value for name, value in batch.items() if name != LABELS}
-        expected, given = (without_padding(run(session, feeds), feeds) for session in (float_session, int8_session))
-        fidelity.update(expected, given)
-        samples += samples_in(feeds)
-        advance(samples_in(feeds))
-    sqnr, agreement = fidelity.sqnr_db, fidelity.agreement_pct
-    broken = [name for name, noise in fidelity.noise.items() if not math.isfinite(noise)]
-    if broken:
-        raise ModelError(f"quantize: output {broken[0]!r} of the int8 model holds NaN or infinity. {ADVICE}")
-    floor = MIN_SQNR_DB if options.min_sqnr is None else options.min_sqnr
-    if sqnr is not None and sqnr < floor:
-        raise ModelError(
-            f"quantize: the int8 model's outputs have {sqnr:.1f} dB SQNR on {samples} calibration samples, "
-            f"{floor:g} dB is the least (--min-sqnr). {ADVICE}"
-        )
-    least = MIN_AGREEMENT_PCT if options.min_agreement is None else options.min_agreement
-    if agreement is not None and agreement < least:
-        raise ModelError(
-            f"quantize: the int8 model gives the float model's class for {agreement:.1f} % of {samples} calibration "
-            f"samples, {least:g} % is the least (--min-agreement). {ADVICE}"
-        )
-    notes = []
-    if agreement is not None and agreement < NOTED_AGREEMENT_PCT:
-        notes = [f"{100 - agreement:.1f} % of {samples} samples change their class: see `compress evaluate`"]
-    return {"sqnr_db": sqnr, "agreement_pct": agreement, "verified_samples": samples, "notes": notes}
+    samples = data if metric is not None else data.drawn(graph.input_specs(reference), SAMPLES)
+    models = {"float": reference, "quantized": quantized}
+    document = evaluate(models, baseline="float", data=samples, metric=metric, advance=advance)
+    count, (before, after) = document["data"]["samples"], document["variants"]
+    broken = after["non_finite"] - before["non_finite"]
+    if broken > 0:
+        raise ModelError(f"quantize: {broken} output values of the quantized model are NaN or infinite. {ADVICE}")
+    drop, interval = _drop(document)
+    reasons, notes = _reasons(options, metric, count, after, drop, interval), []
+    if reasons and not options.accept_loss:
+        raise ModelError(f"quantize: {'; '.join(reasons)}. {ADVICE}; --accept-loss writes it all the same.")
+    agreement = after["agreement_pct"]
+    if metric is None and agreement is not None and agreement < NOTED_AGREEMENT_PCT:
+        notes = [
+            f"{100 - agreement:.1f} % of {count} samples change their class, by the float model's own probabilities "
+            f"{drop:.1f} points of accuracy: see `compress evaluate`"
+        ]
+    return {
+        "sqnr_db": after["sqnr_db"],
+        "agreement_pct": agreement,
+        "metric": metric,
+        "drop": drop,
+        "drop_ci95": interval,
+        "verified_samples": count,
+        "refused": reasons,
+        "notes": [*(f"accepted: {reason}" for reason in reasons), *notes],
+    }
 
 
-ADVICE = "Nothing was written: try mode auto, mode dynamic, or --exclude the layers that lose most."
+def _drop(document: dict[str, Any]) -> tuple[float | None, list[float] | None]:
+    """Return what was lost with its 95 % interval: measured where there is a metric, else estimated."""
+    if document["comparisons"]:
+        comparison = document["comparisons"][0]
+        return comparison["drop"], comparison["ci95"]
+    drop, count = document["variants"][1]["expected_drop"], document["data"]["samples"]
+    # A loss between 0 and 1 per sample varies at most as much as one that is either.
+    return drop, None if drop is None else [100 * end for end in wilson(count * drop / 100, count)]
+
+
+def _reasons(
+    options: QuantizeOptions,
+    metric: str | None,
+    count: int,
+    found: dict[str, Any],
+    drop: float | None,
+    interval: list[float] | None,
+) -> list[str]:
+    """Say which bounds are broken."""
+    reasons = []
+    most = MAX_DROP if options.max_drop is None else options.max_drop
+    shown = "" if interval is None else f" [{interval[0]:.2f}, {interval[1]:.2f}]"
+    if metric is not None and drop is not None and drop > most:
+        reasons.append(f"{metric} drops by {drop:.2f}{shown} on {count} samples, {most:g} is the most (--max-drop)")
+    if metric is None and interval is not None and interval[0] > most:
+        reasons.append(
+            f"{100 - found['agreement_pct']:.1f} % of {count} samples change their class, by the float model's own "
+            f"probabilities a drop of {drop:.1f}{shown} points, {most:g} is the most (--max-drop)"
+        )
+    floor = MIN_SQNR_DB if options.min_sqnr is None and metric is None else options.min_sqnr
+    if floor is not None and found["sqnr_db"] is not None and found["sqnr_db"] < floor:
+        reasons.append(
+            f"the quantized model's outputs have {found['sqnr_db']:.1f} dB SQNR on {count} samples, "
+            f"{floor:g} dB is the least (--min-sqnr)"
+        )
+    least = MIN_AGREEMENT_PCT if options.min_agreement is None and metric is None else options.min_agreement
+    if least is not None and found["agreement_pct"] is not None and found["agreement_pct"] < least:
+        reasons.append(
+            f"the quantized model gives the float model's class for {found['agreement_pct']:.1f} % of {count} samples, "
+            f"{least:g} % is the least (--min-agreement)"
+        )
+    return reasons
+
+
+ADVICE = "Nothing was written: try mode auto, mode dynamic, or --exclude the layers that lose most"

@@ -14,6 +14,7 @@ import onnx_ir as ir
 import pytest
 
 from onnxpress import artifact
+from onnxpress.session import open_session, run
 
 TEXT = """<ir_version: 8, opset_import: ["": 17]> g (float[N,3,4,4] x) => (float[N,2] y)
 <float[2,3,1,1] w = {1, 2, 3, -1, -2, 0.5}> { c = Conv(x, w) r = Relu(c) p = GlobalAveragePool(r) y = Flatten(p) }"""
@@ -52,6 +53,18 @@ def test_quantize_writes_a_model_and_says_what_runs(
     (entry,) = artifact.read(tmp_path / "q.onnx").lineage
     assert entry["step"] == "quantize" and entry["input_sha256"] == artifact.read(model).sha256
     assert model.read_bytes() == before
+
+
+def test_quantize_refuses_what_a_metric_loses(compress: Compress, model: Path, tmp_path: Path) -> None:
+    """Labels are what float says; weights of two bits say something else."""
+    inputs, out = np.random.default_rng(0).normal(size=(100, 3, 4, 4)).astype(np.float32), tmp_path / "q.onnx"
+    np.savez(tmp_path / "labelled.npz", x=inputs, y=run(open_session(model), {"x": inputs})["y"].argmax(1))
+    judged = ["quantize", model, "-o", out, "--bits", 2, "--calibration", tmp_path / "labelled.npz", "--metric", "top1"]
+    message = one_line(compress(*judged, "-q"), 3)
+    assert "top1 drops by" in message and "--max-drop" in message and not out.exists()
+    accepted = compress(*judged, "--accept-loss", "--json", tmp_path / "q.json")
+    assert accepted.code == 0 and "note: accepted: top1 drops by" in accepted.out
+    assert json.loads((tmp_path / "q.json").read_text())["facts"]["drop"] > 1
 
 
 def test_json_to_standard_output_is_all_there_is(compress: Compress, model: Path) -> None:

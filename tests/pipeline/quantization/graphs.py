@@ -80,3 +80,10 @@ def dense() -> ir.Model:
         "g (float[N,5,16] x) => (float[N,5,16] y) { a = MatMul(x, w1) b = Add(a, b1) r = Relu(b) y = MatMul(r, w2) }",
         {"w1": (16, 32), "b1": (32,), "w2": (32, 16)},
     )
+
+
+def dense_classifier() -> ir.Model:
+    return build(
+        "g (float[N,16] x) => (float[N,5] y) { a = MatMul(x, w1) b = Add(a, b1) r = Relu(b) y = MatMul(r, w2) }",
+        {"w1": (16, 32), "b1": (32,), "w2": (32, 5)},
+    )

@@ -25,7 +25,7 @@ from onnxpress.quantization.auto.journal import Journal
 from onnxpress.quantization.auto.judge import HELD_OUT, Bound, Judge, Quality
 from onnxpress.quantization.auto.race import Race
 from onnxpress.quantization.auto.search import Search
-from onnxpress.quantization.options import QuantizeOptions
+from onnxpress.quantization.options import MAX_DROP, QuantizeOptions
 from onnxpress.quantization.placement import gemms, place
 from onnxpress.quantization.ranges import choose_ranges
 from onnxpress.quantization.rounding import reconstruction
@@ -41,7 +41,6 @@ CONFIRM_SHARE = 0.25
 """Of the budget, for the benchmark that confirms the result."""
 CONFIRM_S = (10.0, 60.0)
 """At least and at most, for each finalist."""
-DEFAULT_DROP = 1.0
 DEFAULT_SQNR_DB = 20.0
 FP16_ERROR = 2.0**-22
 """Squared relative error of rounding to 11 bits: the most that float16 adds to a value."""
@@ -136,7 +135,7 @@ def bound_of(options: QuantizeOptions, metric: str | None) -> Bound:
     """Return the bound that the options set, or the default: 1 point of the metric, without a metric 20 dB."""
     drop = options.max_drop
     if drop is None and options.min_sqnr is None and options.min_agreement is None:
-        return Bound(max_drop=DEFAULT_DROP) if metric else Bound(min_sqnr_db=DEFAULT_SQNR_DB)
+        return Bound(max_drop=MAX_DROP) if metric else Bound(min_sqnr_db=DEFAULT_SQNR_DB)
     return Bound(max_drop=drop, min_sqnr_db=options.min_sqnr, min_agreement_pct=options.min_agreement)
 
 

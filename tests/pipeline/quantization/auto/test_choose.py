@@ -16,6 +16,7 @@ from onnxpress.quantization import QuantizeOptions
 from onnxpress.quantization.auto import choose
 from onnxpress.quantization.auto.journal import Journal
 from onnxpress.quantization.kernels import kernels
+from onnxpress.quantization.options import MAX_DROP
 from onnxpress.quantization.quantize import quantize
 from onnxpress_calibration.profile import Profile
 
@@ -67,7 +68,7 @@ def test_auto_needs_samples_to_run() -> None:
 
 
 def test_the_bound_follows_from_options_and_metric() -> None:
-    assert choose.bound_of(QuantizeOptions(mode="auto"), "top1").max_drop == choose.DEFAULT_DROP
+    assert choose.bound_of(QuantizeOptions(mode="auto"), "top1").max_drop == MAX_DROP
     assert choose.bound_of(QuantizeOptions(mode="auto"), None).min_sqnr_db == choose.DEFAULT_SQNR_DB
     both = choose.bound_of(QuantizeOptions(mode="auto", max_drop="0.5pp", min_agreement="99%"), "top1")
     assert (both.max_drop, both.min_agreement_pct, both.min_sqnr_db) == (0.5, 99.0, None)
