@@ -212,7 +212,14 @@ def _matching(value: Array, spec: InputSpec, where: str) -> Array:
     if value.dtype != spec.dtype:
         if value.dtype.kind != spec.dtype.kind or not np.can_cast(value.dtype, spec.dtype, "same_kind"):
             raise DataError(f"{where}: dtype {value.dtype}, the model expects {spec.dtype}. Convert the array.")
-        value = value.astype(spec.dtype)
+        with np.errstate(over="ignore"):
+            converted = value.astype(spec.dtype)
+        if (converted != value).any() and not np.isnan(value).any():  # as anywhere, NaN is told below
+            raise DataError(
+                f"{where}: dtype {value.dtype}, the model expects {spec.dtype}, which cannot hold its values. Convert "
+                f"the array as the service will: astype('{spec.dtype}')."
+            )
+        value = converted
     expected = "x".join("?" if size is None else str(size) for size in spec.shape)
     fits = value.ndim == len(spec.shape) and all(
         size is None or size == given for size, given in zip(spec.shape, value.shape, strict=True)

@@ -146,8 +146,9 @@ def needs_calibration(step: Step) -> bool:
 
 
 def uses_calibration(step: Step) -> bool:
-    """Tell whether a step reads calibration data where there is some: what needs it, and the guard of float16."""
-    return needs_calibration(step) or (isinstance(step.options, QuantizeOptions) and step.options.mode == "fp16")
+    """Tell whether a step reads calibration data where there is some: what needs it, or loses less with it."""
+    options = step.options
+    return needs_calibration(step) or (isinstance(options, QuantizeOptions) and options.mode in ("fp16", "weight-only"))
 
 
 def judges(step: Step) -> bool:

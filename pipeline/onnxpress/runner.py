@@ -161,10 +161,10 @@ def _apply(
 
 
 def _statistics(step: Step, given: Artifact, data: Dataset, store: Path, progress: Progress) -> Profile | None:
-    """Return the profile of the model that is quantized, collected once for all variants; None for other steps."""
+    """Return the profile of the model that is quantized, collected once for all variants; None for steps without."""
     from onnxpress.quantization.collecting import collect, reuse
 
-    if not isinstance(step.options, QuantizeOptions) or step.options.mode == "fp16":
+    if not isinstance(step.options, QuantizeOptions) or step.options.mode not in ("static", "auto"):
         return None
     budget = step.options.memory_budget
     if step.options.samples is not None:

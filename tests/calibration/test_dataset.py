@@ -59,9 +59,14 @@ def test_it_can_be_read_again() -> None:
     assert first["x"].tolist() == second["x"].tolist()
 
 
-def test_a_wider_float_is_converted() -> None:
-    (batch,) = data({"x": np.ones((1, 2))}).batches(X)
+def test_another_width_is_converted_where_nothing_is_lost() -> None:
+    (batch,) = data({"x": np.array([[0.5, 1e30]]).astype(np.float32).astype(np.float64)}).batches(X)
     assert batch["x"].dtype == np.float32
+    ids = {"x": InputSpec(dtype=np.dtype(np.int32), shape=(None, 2))}
+    (batch,) = data({"x": np.array([[7, -(2**31)]])}).batches(ids)
+    assert batch["x"].dtype == np.int32 and batch["x"].tolist() == [[7, -(2**31)]]
+    with pytest.raises(DataError, match="dtype int64, the model expects int32, which cannot hold its values"):
+        list(data({"x": np.array([[7, 2**31]])}).batches(ids))
 
 
 def nan() -> dict[str, np.ndarray]:
@@ -79,6 +84,9 @@ def nan() -> dict[str, np.ndarray]:
         ([{"x": np.zeros((1, 3), np.float32)}], r"sample 0, input 'x': shape 1x3, the model expects \?x2"),
         ([{"x": np.zeros(4, np.float32)}], "shape 1, the model expects"),
         ([{"x": np.zeros((1, 2), np.int64)}], "dtype int64, the model expects float32"),
+        ([{"x": np.full((1, 2), 0.1)}], r"dtype float64, the model expects float32, which .*: astype\('float32'\)"),
+        ([{"x": np.full((1, 2), 1e300)}], "dtype float64, the model expects float32, which cannot hold its values"),
+        ([{"x": np.full((1, 2), np.nan)}], "sample 0, input 'x': holds NaN"),
         ([{"x": np.zeros((2, 2), np.float32), "y": np.zeros(3)}], "different length"),
         ([nan()], "sample 2, input 'x': holds NaN"),
         ([[1, 2]], "yields list, not a dict"),

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     help="int8 with ranges from data, or computed in each run; only weights stored smaller; float16; "
     "auto: per layer what is fastest here within the bound.",
 )
-@click.option("--calibration", metavar="DATA", help="Calibration samples (modes static, auto and fp16).")
+@click.option("--calibration", metavar="DATA", help="Calibration samples; modes static and auto need them.")
 @click.option("--profile", type=FILE, help="Statistics from `compress profile`, in place of a pass over --calibration.")
 @click.option("--samples", type=int, help="Use only the first so many samples.")
 @click.option("--memory-budget", help="Activations held at once (1 GiB); less takes more passes over the data.")

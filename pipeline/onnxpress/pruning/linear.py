@@ -34,7 +34,12 @@ class Linear:
 
     def matrix(self) -> Array:
         """Return the weight as [groups, features, channels], float64."""
-        rows = self.rows()
+        assert self.weight.const_value is not None  # noqa: S101 - see `linear`
+        return self.as_matrix(self.weight.const_value.numpy())
+
+    def as_matrix(self, array: Array) -> Array:
+        """Return an array in the form of the weight as [groups, features, channels], float64."""
+        rows = np.moveaxis(array, self._axes(), (0, 1))
         return rows.reshape(self.groups, len(rows) // self.groups, -1).transpose(0, 2, 1).astype(np.float64)
 
     def tensor(self, matrix: Array) -> Array:

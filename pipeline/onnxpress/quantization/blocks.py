@@ -42,8 +42,13 @@ def quantize_blocks(matrix: Array, bits: int, size: int) -> tuple[Array, Array]:
     return integers.reshape(rows, count, size), scales.reshape(rows, count)
 
 
+def bounds(bits: int) -> tuple[int, int]:
+    """Return the smallest and the largest integer."""
+    return -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+
+
 def _search(blocks: Array, bits: int) -> tuple[Array, Array]:
-    lowest = -(2 ** (bits - 1))
+    lowest, highest = bounds(bits)
     largest = np.take_along_axis(blocks, np.abs(blocks).argmax(1, keepdims=True), 1)
     full = largest / np.float32(lowest)
     full = np.where(np.abs(full) < np.finfo(np.float32).tiny, np.float32(1), full)
@@ -51,7 +56,7 @@ def _search(blocks: Array, bits: int) -> tuple[Array, Array]:
     integers, scales = np.zeros_like(blocks), full.copy()
     for share in SHRINK if bits < 8 else SHRINK[:1]:
         scale = full * share
-        steps = np.clip(np.round(blocks / scale), lowest, -lowest - 1)
+        steps = np.clip(np.round(blocks / scale), lowest, highest)
         error = np.square(steps * scale - blocks).sum(1, keepdims=True)
         better = error < best
         best = np.where(better, error, best)

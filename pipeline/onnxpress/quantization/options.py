@@ -44,8 +44,9 @@ class QuantizeOptions(NodeSelection):
 
     mode: Literal["dynamic", "static", "weight-only", "fp16", "auto"] = "static"
     """``static`` fixes activation ranges from calibration data; ``dynamic`` computes them in each run; ``weight-only``
-    leaves activations alone and needs no data; ``fp16`` is float16 where that cannot overflow; ``auto`` chooses per
-    layer, by measuring on this machine, what is fastest within ``max_drop``, ``min_sqnr`` or ``min_agreement``."""
+    leaves activations alone, and loses less with data; ``fp16`` is float16 where that cannot overflow; ``auto``
+    chooses per layer, by measuring on this machine, what is fastest within ``max_drop``, ``min_sqnr`` or
+    ``min_agreement``."""
     backend: Literal["onnxpress", "onnxruntime", "neural-compressor"] = "onnxpress"
     """Who quantizes (mode static): this product, onnxruntime's quantizer, or neural-compressor (PyTorch sources)."""
     calibrator: str = "mse"
@@ -77,8 +78,8 @@ class QuantizeOptions(NodeSelection):
     bias_correction: bool = True
     """static: take the mean error of each output channel out of its bias."""
     rounding: Literal["nearest", "reconstruct"] = "reconstruct"
-    """static, auto: each weight to its nearest integer, or all weights of a channel together, so that the layer's
-    output on calibration data changes least."""
+    """Each weight to its nearest integer, or all weights of a channel together, so that the layer's output on
+    calibration data changes least (static, auto; weight-only where there are calibration data)."""
     target_cpu: Literal["any", "avx2", "avx512", "vnni", "amx", "arm"] = "any"
     """The CPUs that will serve. x86 without VNNI (``avx2``, ``avx512``, so also ``any``) saturates sums of two
     products. static: layers in which that happens on calibration data get coarser weights in the channels concerned;

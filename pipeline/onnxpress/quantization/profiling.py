@@ -66,15 +66,15 @@ def profile(
         DataError: the data does not fit, or a tensor becomes NaN or infinite (which tensor, which sample).
     """
     specs = graph.input_specs(model)
-    chosen = _values(model, tensors)
+    chosen = named(model, tensors)
     collected = {name: TensorStatistics() for name in sorted(chosen)}
     for name, axis in (channels or {}).items():
         collected[name].channels = ChannelStatistics(axis=axis)
     counter = _Counter(collected=collected, whole=_not_by_sample(model, chosen), origin=data.origin)
     workers = min(WORKERS, host.usable_threads())
-    groups = _groups(model, chosen, data, memory_budget / (batch * workers))
-    for turn, group in enumerate(groups):
-        session = open_session(_exposing(model, group), SessionOptions(threads=host.usable_threads() // workers))
+    shares = groups(model, chosen, data, memory_budget / (batch * workers))
+    for turn, group in enumerate(shares):
+        session = open_session(exposing(model, group), SessionOptions(threads=host.usable_threads() // workers))
         position, pending = 0, deque[Future[None]]()
         with ThreadPoolExecutor(workers) as pool:
             for index, checked in enumerate(data.batches(specs, batch)):
@@ -84,7 +84,7 @@ def profile(
                 position += samples
                 if len(pending) > workers:
                     pending.popleft().result()
-                if index % len(groups) == turn:  # each sample counts once, however often the data is gone through
+                if index % len(shares) == turn:  # each sample counts once, however often the data is gone through
                     advance(samples)
             for future in pending:
                 future.result()
@@ -119,7 +119,7 @@ class _Counter:
                 ) from error
 
 
-def _values(model: ir.Model, names: Iterable[str]) -> dict[str, ir.Value]:
+def named(model: ir.Model, names: Iterable[str]) -> dict[str, ir.Value]:
     """Return the named values in the order of the graph."""
     known = {
         value.name: value
@@ -133,11 +133,11 @@ def _values(model: ir.Model, names: Iterable[str]) -> dict[str, ir.Value]:
     return {name: value for name, value in known.items() if name in wanted}
 
 
-def _exposing(model: ir.Model, names: Iterable[str]) -> ir.Model:
+def exposing(model: ir.Model, names: Iterable[str]) -> ir.Model:
     """Return a copy of the model that gives the named tensors and computes nothing else."""
     copy = model.clone()
     inputs = {value.name for value in copy.graph.inputs}
-    values = _values(copy, names)
+    values = named(copy, names)
     outputs = [value for name, value in values.items() if name not in inputs] or copy.graph.outputs[:1]
     copy.graph.outputs[:] = outputs
     common.RemoveUnusedNodesPass()(copy)
@@ -161,23 +161,23 @@ def _not_by_sample(model: ir.Model, values: Mapping[str, ir.Value]) -> set[str]:
     }
 
 
-def _groups(model: ir.Model, values: Mapping[str, ir.Value], data: Dataset, budget: float) -> list[list[str]]:
+def groups(model: ir.Model, values: Mapping[str, ir.Value], data: Dataset, budget: float) -> list[list[str]]:
     """Share the tensors out so that the activations of one sample fit into the budget, group by group.
 
     Sizes follow from the shapes and the largest sample; an axis of unknown size is taken as the largest one known.
     """
     sizes = _axis_sizes(model, data)
-    groups: list[list[str]] = [[]]
+    shares: list[list[str]] = [[]]
     held = 0.0
     for name, value in values.items():
         axes = [axis if isinstance(axis, int) else sizes.get(axis.value, sizes[None]) for axis in value.shape or ()]
         size = 2 * 4 * math.prod(axes)  # once in the runtime, once in the result
-        if groups[-1] and held + size > budget:
-            groups.append([])
+        if shares[-1] and held + size > budget:
+            shares.append([])
             held = 0.0
-        groups[-1].append(name)
+        shares[-1].append(name)
         held += size
-    return groups
+    return shares
 
 
 def _axis_sizes(model: ir.Model, data: Dataset) -> dict[str | None, int]:

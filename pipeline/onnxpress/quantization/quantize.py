@@ -20,7 +20,7 @@ from onnxpress.quantization.options import QuantizeOptions
 from onnxpress.quantization.placement import gemms, place
 from onnxpress.quantization.profiling import profile
 from onnxpress.quantization.ranges import choose_ranges
-from onnxpress.quantization.rounding import reconstruction
+from onnxpress.quantization.rounding import observe, reconstruction
 from onnxpress.quantization.sensitivity import sensitivity
 from onnxpress.quantization.techniques.bias_correction import correct_biases
 from onnxpress.quantization.techniques.equalization import equalize
@@ -52,7 +52,8 @@ def quantize(
     Args:
         model: A prepared float model (`onnxpress.export.prepare`); it is not changed.
         options: What to do.
-        data: Calibration samples; needed for the modes static and auto, and of use to fp16.
+        data: Calibration samples; needed for the modes static and auto, and of use to fp16 and
+            weight-only.
         advance: Called with the number of calibration samples after each batch, and after each candidate of mode auto.
         statistics: What was collected from calibration samples before (`onnxpress.quantization.collecting`); static
             mode then needs no ``data``.
@@ -87,7 +88,12 @@ def quantize(
     else:
         convert = options.bits == 4 and graph.opset(model) < INT4 and weight_only.needs_int4(model, options.selects)
         copy = prepare(model, opset=INT4).model if convert else model.clone()
-        edit = weight_only.write(copy, options.selects, options)
+        rounding = None
+        if data is not None and options.reconstructs:
+            nodes = weight_only.products(copy, options.selects)
+            budget = options.memory_budget
+            rounding = observe(copy, nodes, data, centred=lambda node: False, memory_budget=budget, advance=advance)  # noqa: ARG005
+        edit = weight_only.write(copy, options.selects, options, rounding)
     if not edit.changed and options.mode != "auto":
         raise _nothing(options, edit.skipped)
     if options.require_int8 is not None:

@@ -15,6 +15,7 @@ lower the error; it starts from nearest rounding where that is better, so the re
 from __future__ import annotations
 
 import tempfile
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -25,9 +26,10 @@ from onnxpress import graph
 from onnxpress.evaluation.fidelity import without_padding
 from onnxpress.graph import Array
 from onnxpress.pruning.linear import Linear, Moments, linear, with_ones
-from onnxpress.quantization.options import QuantizeOptions
+from onnxpress.quantization.options import MEMORY_BUDGET_BYTES, QuantizeOptions
 from onnxpress.quantization.params import WeightGrid
 from onnxpress.quantization.placement import Placement
+from onnxpress.quantization.profiling import exposing, groups, named
 from onnxpress.session import open_session, run
 from onnxpress_calibration.dataset import LABELS, Dataset, samples_in
 
@@ -80,18 +82,31 @@ class Reconstruction:
             scale: As `onnxpress.quantization.params.quantize_weight` returns it.
             grid: The integers to use.
         """
-        found = self.seen.get(tensor)
-        rank = len(tensor.shape)
-        if found is None or axis not in (None, found.layer.facts.out_axis % rank):  # a table looked up by its rows
+        found, shape = self.seen.get(tensor), tensor.shape.numpy()
+        if found is None or axis not in (None, found.layer.facts.out_axis % len(shape)):  # a table looked up by rows
             return None
         key = tensor, grid, scale.tobytes()
         if key not in self._made:
-            matrix = found.layer.matrix()
-            scales = np.broadcast_to(scale, (matrix.shape[0] * matrix.shape[2],)).reshape(len(matrix), 1, -1)
-            steps = reconstruct(matrix, scales, found.squares, -grid.limit, grid.limit)
-            integers = found.layer.tensor(steps) + int(grid.zero_point)
-            self._made[key] = np.ascontiguousarray(integers, grid.zero_point.dtype)
+            scales = scale if axis is None else scale.reshape([-1 if i == axis else 1 for i in range(len(shape))])
+            steps = self.steps(tensor, np.broadcast_to(scales, shape), -grid.limit, grid.limit)
+            assert steps is not None  # noqa: S101 - it was seen
+            self._made[key] = np.ascontiguousarray(steps + int(grid.zero_point), grid.zero_point.dtype)
         return self._made[key]
+
+    def steps(self, tensor: ir.TensorProtocol, scales: Array, lowest: int, highest: int) -> Array | None:
+        """Return the steps of a weight between the bounds, of its shape and dtype; None where no data were seen at it.
+
+        Args:
+            tensor: The float weight.
+            scales: Of one step, for each value of the weight.
+            lowest: The smallest integer.
+            highest: The largest.
+        """
+        found = self.seen.get(tensor)
+        if found is None:
+            return None
+        layer = found.layer
+        return layer.tensor(reconstruct(layer.matrix(), layer.as_matrix(scales), found.squares, lowest, highest))
 
 
 def observe(
@@ -100,6 +115,7 @@ def observe(
     data: Dataset,
     *,
     centred: Callable[[ir.Node], bool],
+    memory_budget: float = MEMORY_BUDGET_BYTES,
     advance: Callable[[int], object] = lambda samples: None,  # noqa: ARG005
 ) -> Reconstruction:
     """Run a float model over calibration data and sum the moments of what enters each weight; tied weights add up.
@@ -109,6 +125,7 @@ def observe(
         nodes: Those of its nodes whose weights will be rounded.
         data: Calibration samples; `SAMPLES` of them are used, whatever their order.
         centred: Tells of a node whether bias correction takes its mean error out.
+        memory_budget: Bytes of activations to hold; with less, more passes over the samples, some layers each time.
         advance: Called with the number of samples after each batch.
     """
     layers = [layer for layer in map(linear, nodes) if layer is not None]
@@ -129,22 +146,24 @@ def observe(
     layers = [layer for layer in layers if graph.constant_tensor(layer.weight) in seen]
     if not layers:
         return Reconstruction()
-    exposed = model.clone()
-    values = {value.name: value for node in exposed.graph for value in node.outputs}
-    known = {value.name for value in (*exposed.graph.inputs, *exposed.graph.outputs)}
-    names = dict.fromkeys(str(layer.entering.name) for layer in layers)
-    exposed.graph.outputs.extend(values[name] for name in names if name not in known)
-    session, specs = open_session(exposed), graph.input_specs(model)
-    randoms = [np.random.default_rng(0) for _ in layers]
-    for batch in data.drawn(specs, SAMPLES).batches(specs):
-        feeds = {name: value for name, value in batch.items() if name != LABELS}
-        entering = without_padding(feeds | run(session, feeds), feeds)
-        for layer, random in zip(layers, randoms, strict=True):
-            tensor = graph.constant_tensor(layer.weight)
-            assert tensor is not None  # noqa: S101
-            features = layer.features(entering[str(layer.entering.name)], random)
-            seen[tensor].moments.add(with_ones(features))
-        advance(samples_in(feeds))
+    specs, by_name = graph.input_specs(model), defaultdict[str, list[Linear]](list)
+    for layer in layers:
+        by_name[str(layer.entering.name)].append(layer)
+    drawn = data.drawn(specs, SAMPLES)
+    shares = groups(model, named(model, by_name), drawn, memory_budget)
+    for turn, names in enumerate(shares):
+        session = open_session(exposing(model, names))
+        chosen = [(layer, np.random.default_rng(0)) for name in names for layer in by_name[name]]
+        for index, batch in enumerate(drawn.batches(specs)):
+            feeds = {name: value for name, value in batch.items() if name != LABELS}
+            entering = without_padding(feeds | run(session, feeds), feeds)
+            for layer, random in chosen:
+                tensor = graph.constant_tensor(layer.weight)
+                assert tensor is not None  # noqa: S101
+                features = layer.features(entering[str(layer.entering.name)], random)
+                seen[tensor].moments.add(with_ones(features))
+            if index % len(shares) == turn:  # each sample counts once, however often it is looked at
+                advance(samples_in(feeds))
     return Reconstruction(seen)
 
 
@@ -162,6 +181,7 @@ def reconstruction(
         placement.weighted,
         data,
         centred=lambda node: options.bias_correction and node.op_type != "MatMul",
+        memory_budget=options.memory_budget,
         advance=advance,
     )
 

@@ -1,4 +1,4 @@
-"""Weights stored as 8 or 4 bits, activations left alone: smaller files, without calibration data.
+"""Weights stored as 8 or 4 bits, activations left alone: smaller files, with calibration data at a smaller loss.
 
 What the weights are multiplied by decides how they are stored:
 
@@ -12,7 +12,8 @@ What the weights are multiplied by decides how they are stored:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -21,9 +22,10 @@ from onnxpress import graph
 from onnxpress.artifact import Edit, Skip
 from onnxpress.graph import MICROSOFT
 from onnxpress.quantization import embedding, placement
-from onnxpress.quantization.blocks import fitting, pack, quantize_blocks
+from onnxpress.quantization.blocks import bounds, fitting, pack, quantize_blocks
 from onnxpress.quantization.options import QuantizeOptions
 from onnxpress.quantization.params import Array
+from onnxpress.quantization.rounding import Reconstruction
 from onnxpress.quantization.weights import Weights
 
 INTEGER_PRODUCTS = 4
@@ -33,7 +35,12 @@ MIN_SIZE = 1024
 RECURRENT = ("GRU", "LSTM", "RNN")
 
 
-def write(model: ir.Model, selects: Callable[[str], bool], options: QuantizeOptions) -> Edit:
+def write(
+    model: ir.Model,
+    selects: Callable[[str], bool],
+    options: QuantizeOptions,
+    rounding: Reconstruction | None = None,
+) -> Edit:
     """Store the weights of a prepared model in fewer bits, in place.
 
     Args:
@@ -41,8 +48,9 @@ def write(model: ir.Model, selects: Callable[[str], bool], options: QuantizeOpti
             other than a MatMul's or a table is stored.
         selects: Tells from a node's name whether its weight may be changed.
         options: For the bits and the size of a block.
+        rounding: What rounds the weights that it knows (`onnxpress.quantization.rounding`); others go to the nearest.
     """
-    writer = _Writer(model, options)
+    writer = _Writer(model, options, rounding or Reconstruction())
     changed, skipped = [], []
     found = placement.tables(model, selects)
     for node in list(graph.nodes(model)):
@@ -67,7 +75,18 @@ def write(model: ir.Model, selects: Callable[[str], bool], options: QuantizeOpti
         tables = [writer.table(node) for node in found]
     placement.remove_unused(model)
     facts = {"weights": len(changed), "tables": len(tables), "bits": options.bits}
+    facts |= {} if rounding is None else {"reconstructed_weights": len(rounding.seen)}
     return Edit(model=model, changed=(*changed, *tables), skipped=tuple(skipped), facts=facts)
+
+
+def products(model: ir.Model, selects: Callable[[str], bool]) -> list[ir.Node]:
+    """Return the nodes of the main graph whose weights calibration data can be seen at."""
+    return [
+        node
+        for node in model.graph
+        if (weights := [index for index in _weights(node) if _stored_float(node.inputs[index])])
+        and _refusal(node, weights, selects) is None
+    ]
 
 
 def needs_int4(model: ir.Model, selects: Callable[[str], bool]) -> bool:
@@ -123,10 +142,11 @@ def _refusal(node: ir.Node, weights: list[int], selects: Callable[[str], bool]) 
 class _Writer:
     """Stores weights in the main graph, each once; every body sees them there."""
 
-    def __init__(self, model: ir.Model, options: QuantizeOptions) -> None:
+    def __init__(self, model: ir.Model, options: QuantizeOptions, rounding: Reconstruction) -> None:
         self.model = model
         self.main = model.graph
         self.options = options
+        self.rounding = rounding
         self.unfolded: dict[ir.Value, ir.Value] = {}
         """What the readers of a float weight read instead."""
         self.first = model.graph[0]
@@ -135,19 +155,20 @@ class _Writer:
     def product(self, node: ir.Node) -> None:
         """Replace a MatMul or Gemm by MatMulNBits."""
         weight, output, home = node.inputs[1], node.outputs[0], node.graph
-        array = graph.constant(weight)
-        assert array is not None and weight is not None and home is not None  # noqa: S101 - `_is_product`
+        tensor = graph.constant_tensor(weight)
+        assert tensor is not None and weight is not None and home is not None  # noqa: S101 - `_is_product`
         transposed = bool(node.op_type == "Gemm" and graph.attribute_int(node, "transB", 0))
-        matrix = array if transposed else array.T
+        order = (0, 1) if transposed else (1, 0)
+        outputs, inputs = (tensor.shape.numpy()[axis] for axis in order)
         name = f"{weight.name}_t" if transposed else weight.name or ""
-        bits, size = self.options.bits, fitting(self.options.block, matrix.shape[1])
+        bits, size = self.options.bits, fitting(self.options.block, inputs)
         if f"{name}_q{bits}" not in self.main.initializers:
-            integers, scales = quantize_blocks(matrix, bits, size)
+            integers, scales = self._blocks(tensor, order, outputs, size)
             graph.add_initializer(self.main, f"{name}_q{bits}", pack(integers, bits))
             graph.add_initializer(self.main, f"{name}_s{bits}", scales)
         stored, scale = (self.main.initializers[f"{name}_{kind}{bits}"] for kind in "qs")
         bias = node.inputs[2] if len(node.inputs) > 2 else None
-        attributes = {"K": matrix.shape[1], "N": matrix.shape[0], "bits": bits, "block_size": size}
+        attributes = {"K": inputs, "N": outputs, "bits": bits, "block_size": size}
         product = ir.node(
             "MatMulNBits",
             [node.inputs[0], stored, scale, *([] if bias is None else [None, None, bias])],
@@ -191,36 +212,51 @@ class _Writer:
     def folded(self, node: ir.Node, index: int) -> None:
         """Let a node read its weight from integers that become float when the model is loaded."""
         value = node.inputs[index]
-        array = graph.constant(value)
-        assert value is not None and array is not None  # noqa: S101 - `_stored_float`
+        tensor = graph.constant_tensor(value)
+        assert value is not None and tensor is not None  # noqa: S101 - `_stored_float`
         if value not in self.unfolded:
-            reduced = _reduced_axes(node, array.ndim)
+            reduced = _reduced_axes(node, len(tensor.shape))
             make = self._bytes if self.options.bits == 8 else self._nibbles
-            self.unfolded[value] = make(value.name or "", array, reduced)
+            self.unfolded[value] = make(value.name or "", tensor, reduced)
         node.replace_input_with(index, self.unfolded[value])
 
-    def _bytes(self, name: str, array: Array, reduced: tuple[int, ...]) -> ir.Value:
+    def _bytes(self, name: str, tensor: ir.TensorProtocol, reduced: tuple[int, ...]) -> ir.Value:
+        array = tensor.numpy()
         axes = tuple(range(array.ndim)) if self.options.per_tensor else reduced
         scale = np.abs(array).max(axis=axes, keepdims=True) / np.float32(127)
         scale = np.where(scale < np.finfo(np.float32).tiny, np.float32(1), scale).astype(np.float32)
-        stored = graph.add_initializer(self.main, f"{name}_q8", np.round(array / scale).astype(np.int8))
+        steps = self.rounding.steps(tensor, np.broadcast_to(scale, array.shape), -127, 127)
+        integers = np.round(array / scale) if steps is None else steps
+        stored = graph.add_initializer(self.main, f"{name}_q8", integers.astype(np.int8))
         return self._float(name, stored, graph.add_initializer(self.main, f"{name}_s8", scale))
 
-    def _nibbles(self, name: str, array: Array, reduced: tuple[int, ...]) -> ir.Value:
+    def _blocks(self, tensor: ir.TensorProtocol, order: Sequence[int], rows: int, size: int) -> tuple[Array, Array]:
+        """Quantize a weight in blocks; with its axes in ``order`` the last ones make ``rows`` that are cut up."""
+        moved, bits = tensor.numpy().transpose(order), self.options.bits
+        matrix = moved.reshape(rows, -1)
+        integers, scales = quantize_blocks(matrix, bits, size)
+        spread = np.repeat(scales, size, axis=1)[:, : matrix.shape[1]].reshape(moved.shape)
+        steps = self.rounding.steps(tensor, spread.transpose(np.argsort(order)), *bounds(bits))
+        if steps is not None:
+            flat = integers.reshape(rows, -1)  # a view: what fills up the last block stays zero
+            flat[:, : matrix.shape[1]] = steps.transpose(order).reshape(rows, -1)
+        return integers, scales
+
+    def _nibbles(self, name: str, tensor: ir.TensorProtocol, reduced: tuple[int, ...]) -> ir.Value:
         """Store int4 as [outputs, blocks, block]: the axes of the output first, the rest cut into blocks."""
-        kept = [axis for axis in range(array.ndim) if axis not in reduced]
+        lengths = tensor.shape.numpy()
+        kept = [axis for axis in range(len(lengths)) if axis not in reduced]
         order = [*kept, *reduced]
-        moved = array.transpose(order)
-        matrix = moved.reshape(int(np.prod([array.shape[axis] for axis in kept])), -1)
-        size = max(part for part in range(1, self.options.block + 1) if matrix.shape[1] % part == 0)
-        integers, scales = quantize_blocks(matrix, 4, size if size > 4 else matrix.shape[1])
+        rows, columns = (math.prod(lengths[axis] for axis in axes) for axes in (kept, reduced))
+        size = max(part for part in range(1, self.options.block + 1) if columns % part == 0)
+        integers, scales = self._blocks(tensor, order, rows, size if size > 4 else columns)
         flat = np.append(integers.reshape(-1), np.zeros(integers.size % 2, np.int8))
         halves = pack(flat, 4) ^ 0x88  # ONNX stores int4 in two's complement
         packed = ir.PackedTensor(halves, ir.DataType.INT4, shape=ir.Shape(integers.shape), name=f"{name}_q4")
         stored = ir.Value(name=f"{name}_q4", const_value=packed, shape=packed.shape, type=ir.TensorType(packed.dtype))
         self.main.register_initializer(stored)
         unfolded = self._float(name, stored, graph.add_initializer(self.main, f"{name}_s4", scales[..., None]))
-        shape = graph.add_initializer(self.main, f"{name}_shape", np.array(moved.shape, np.int64))
+        shape = graph.add_initializer(self.main, f"{name}_shape", np.array([lengths[axis] for axis in order], np.int64))
         unfolded = self._node("Reshape", [unfolded, shape], f"{name}_shaped")
         back = np.argsort(order).tolist()
         return (

@@ -48,7 +48,7 @@ def large(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def test_statistics_agree_with_the_tensors_themselves() -> None:
     model, values = graphs.conv_chain(), images()
-    exposed = profiling._exposing(model, ["r", "d"])
+    exposed = profiling.exposing(model, ["r", "d"])
     expected = session.run(session.open_session(exposed), {"x": values}) | {"x": values}
     collected = profile(model, ["x", "r", "d"], data(values), channels={"d": 1})
     for name, statistics in collected.tensors.items():
@@ -74,9 +74,9 @@ def test_shuffled_samples_and_merged_shards_give_the_same_bits(tmp_path: Path) -
 @pytest.mark.usefixtures("large")
 def test_groups_that_fit_into_the_memory_budget_change_nothing(tmp_path: Path) -> None:
     model, values, seen = graphs.conv_chain(), images(), []
-    groups = profiling._groups(model, profiling._values(model, NAMES), data(values), budget=5000)
+    groups = profiling.groups(model, profiling.named(model, NAMES), data(values), budget=5000)
     assert [name for group in groups for name in group] == NAMES and len(groups) > 1
-    assert groups == profiling._groups(model, profiling._values(model, NAMES), data(values), budget=5000)
+    assert groups == profiling.groups(model, profiling.named(model, NAMES), data(values), budget=5000)
     workers = min(profiling.WORKERS, profiling.host.usable_threads())
     split = profile(model, NAMES, data(values), channels=AXES, memory_budget=5000 * workers, advance=seen.append)
     assert bits(split, tmp_path) == bits(profile(model, NAMES, data(values), channels=AXES), tmp_path)
@@ -120,10 +120,10 @@ def test_samples_of_different_lengths(tmp_path: Path) -> None:
     collected = profile(model, ["e", "y"], forth)
     assert collected.samples == 4 and collected.tensors["e"].count == 43 * 16
     assert bits(collected, tmp_path) == bits(profile(model, ["e", "y"], back), tmp_path)
-    values = profiling._values(model, ["e", "y"])
+    values = profiling.named(model, ["e", "y"])
     largest = 2 * 4 * 30 * (16 + 8)
-    assert profiling._groups(model, values, forth, budget=largest) == [["e", "y"]]
-    assert profiling._groups(model, values, forth, budget=largest - 1) == [["e"], ["y"]]
+    assert profiling.groups(model, values, forth, budget=largest) == [["e", "y"]]
+    assert profiling.groups(model, values, forth, budget=largest - 1) == [["e"], ["y"]]
 
 
 @pytest.mark.parametrize("batch", [1, 4])
@@ -153,6 +153,6 @@ def test_an_unknown_tensor_is_named() -> None:
 
 
 def test_only_what_is_asked_for_is_computed() -> None:
-    exposed = profiling._exposing(graphs.conv_chain(), ["x", "r"])
+    exposed = profiling.exposing(graphs.conv_chain(), ["x", "r"])
     assert [node.op_type for node in exposed.graph] == ["Conv", "Relu"]
     assert [value.name for value in exposed.graph.outputs] == ["r"]

@@ -136,6 +136,24 @@ def test_large_moments_lie_in_files() -> None:
     np.testing.assert_allclose(seen.squares[0], batch["x"].T @ batch["x"] / 64, rtol=1e-4, atol=1e-4)
 
 
+def test_little_memory_takes_more_passes_and_sees_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, data = graphs.conv_chain(), graphs.normal((8, 3, 8, 8))
+    nodes = [node for node in model.graph if node.op_type in ("Conv", "Gemm")]
+    opened, counted = [], []
+
+    def opening(model: ir.Model) -> object:
+        opened.append([value.name for value in model.graph.outputs])
+        return session.open_session(model)
+
+    monkeypatch.setattr(rounding, "open_session", opening)
+    once = observe(model, nodes, data, centred=lambda node: False)  # noqa: ARG005
+    several = observe(model, nodes, data, centred=lambda node: False, memory_budget=1, advance=counted.append)  # noqa: ARG005
+    assert len(opened) == 4 and sum(counted) == 8
+    for one, other in zip(once.seen.values(), several.seen.values(), strict=True):
+        assert one.moments.count == other.moments.count
+        np.testing.assert_allclose(one.squares, other.squares, rtol=1e-5, atol=1e-7)
+
+
 def test_the_order_of_the_samples_changes_no_bit() -> None:
     values = np.random.default_rng(3).normal(size=(20, 3, 8, 8)).astype(np.float32)
 

@@ -18,6 +18,7 @@ from onnxpress.quantization import QuantizeOptions
 from onnxpress.quantization.blocks import pack, quantize_blocks
 from onnxpress.quantization.quantize import quantize
 from onnxpress.validation import options
+from onnxpress_calibration.dataset import Dataset
 
 matrices = hnp.arrays(np.float32, (3, 20), elements=st.floats(-100, 100, width=32))
 
@@ -102,6 +103,41 @@ def test_every_network_gets_smaller_and_stays_near(
         )
         error = np.square(expected - found).sum()
         assert 10 * np.log10(np.square(expected).sum() / error) > decibels
+
+
+def _correlated(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
+    """Samples whose values vary together, as those of real models do."""
+    random, size = np.random.default_rng(seed), int(np.prod(shape[1:]))
+    few = random.normal(size=(shape[0], 6)) @ np.random.default_rng(9).normal(size=(6, size))
+    return (few + 0.1 * random.normal(size=few.shape)).reshape(shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize(
+    ("build", "shape"), [(gemm, (64, 40)), (convolutions, (64, 8, 6, 6))], ids=["products", "convolutions"]
+)
+def test_with_data_the_same_scales_serve_the_output(
+    build: Callable[[], ir.Model], shape: tuple[int, ...], bits: int
+) -> None:
+    model, x = build(), _correlated(shape)
+    data, held_out = Dataset(origin="d", read=lambda: [{"x": x}]), {"x": _correlated(shape, seed=1)}
+    expected = session.run(session.open_session(model), held_out)["y"]
+    noise, scales = {}, {}
+    for how in ("nearest", "reconstruct"):
+        given_ = {"mode": "weight-only", "bits": bits, "rounding": how, "verify": False}
+        made = quantize(model, QuantizeOptions.model_validate(given_), data)
+        noise[how] = np.square(session.run(session.open_session(made.model), held_out)["y"] - expected).sum()
+        stored = [v for v in made.model.graph.initializers.values() if f"_s{bits}" in (v.name or "")]
+        scales[how] = {v.name: v.const_value.numpy().tobytes() for v in stored if v.const_value is not None}
+        assert made.facts.get("reconstructed_weights", 0) == (2 if how == "reconstruct" else 0)  # no ConvTranspose
+    assert scales["nearest"] == scales["reconstruct"] and noise["reconstruct"] < 0.7 * noise["nearest"]
+
+
+def test_bodies_are_rounded_to_nearest_beside_data() -> None:
+    x = _correlated((6, 5, 1, 16))
+    data = Dataset(origin="d", read=lambda: [{"x": x[i], "c": np.array(i % 2 == 0)} for i in range(6)])
+    made = quantize(recurrent(), QuantizeOptions(mode="weight-only", verify=False), data)
+    assert made.facts["reconstructed_weights"] == 0 and made.facts["weights"] == 2
 
 
 @pytest.mark.parametrize("bits", [8, 4])
