@@ -42,7 +42,7 @@ def newcombe(both: int, lost: int, won: int, neither: int) -> tuple[float, float
     difference = first - second
     below = math.sqrt(max(down1**2 - 2 * phi * down1 * up2 + up2**2, 0))
     above = math.sqrt(max(up1**2 - 2 * phi * up1 * down2 + down2**2, 0))
-    return difference - below, difference + above
+    return max(difference - below, -1.0), min(difference + above, 1.0)
 
 
 def wilson(successes: int, n: int) -> tuple[float, float]:
