@@ -59,7 +59,7 @@ _EXAMPLE: dict[Dimension, str] = {
     "db": "30 dB",
 }
 _SIGNED = ("ratio", "pp", "db")
-_QUANTITY = re.compile(r"\s*([+-]?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,3})?)\s*([^\d\s]*)\s*")
+_QUANTITY = re.compile(r"\s*([+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?)\s*([^\d\s]*)\s*")
 
 
 class UnitError(UsageError, ValueError):
@@ -105,7 +105,10 @@ def parse_fraction(text: object) -> float:
 
     """
     bare = isinstance(text, str) and "%" not in text
-    value = parse(f"{text}x" if bare or isinstance(text, (int, float)) else text, "ratio")
+    try:
+        value = parse(f"{text}x" if bare or isinstance(text, (int, float)) else text, "ratio")
+    except UnitError:
+        value = math.nan
     if not 0 <= value <= 1:
         raise UnitError(f"{text!r}: is no share of a whole. Write for example '50%' or 0.5.")
     return value

@@ -64,14 +64,14 @@ def test_parse_refuses(text: object, dimension: units.Dimension, says: str) -> N
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("text", "value"), [("50%", 0.5), (0.5, 0.5), ("0.5", 0.5), (1, 1), ("100%", 1)])
+@pytest.mark.parametrize(("text", "value"), [("50%", 0.5), (0.5, 0.5), ("0.5", 0.5), (".5", 0.5), (1, 1), ("100%", 1)])
 def test_fraction(text: object, value: float) -> None:
     assert units.parse_fraction(text) == value
 
 
-@pytest.mark.parametrize("text", ["150%", 1.5, "-1%", "half", None, True])
+@pytest.mark.parametrize("text", ["150%", 1.5, "-1%", "half", "", None, True])
 def test_fraction_refuses(text: object) -> None:
-    with pytest.raises(units.UnitError):
+    with pytest.raises(units.UnitError, match=f"^{text!r}: is no share of a whole"):
         units.parse_fraction(text)
 
 
