@@ -25,6 +25,7 @@ import onnx_ir as ir
 
 from onnxpress import graph
 from onnxpress.graph import Array
+from onnxpress.pruning import stored
 from onnxpress.pruning.groups import Group
 from onnxpress.pruning.options import PruneOptions
 from onnxpress.pruning.surgery import Choice, Mask
@@ -112,8 +113,8 @@ def parameters(model: ir.Model) -> int:
 
 def weight_bytes(model: ir.Model) -> int:
     """Return the bytes of the weights in the main graph, by their shapes."""
-    values = model.graph.initializers.values()
-    return sum(math.ceil(_elements(value) * value.dtype.bitwidth / 8) for value in values if value.dtype is not None)
+    values = [(value, stored.dtype(value)) for value in model.graph.initializers.values()]
+    return sum(math.ceil(_elements(value) * dtype.bitwidth / 8) for value, dtype in values if dtype is not None)
 
 
 MEASURES: Mapping[str, Measure] = {"macs": graph.total_macs, "params": parameters, "bytes": weight_bytes}

@@ -25,6 +25,7 @@ from onnxpress.pruning.evidence import exposing
 from onnxpress.pruning.groups import Group
 from onnxpress.pruning.options import PruneOptions
 from onnxpress.pruning.proof import samples
+from onnxpress.pruning.stored import packed
 from onnxpress.session import SessionOptions, open_session, run
 from onnxpress_calibration.dataset import Dataset
 
@@ -54,7 +55,7 @@ class Latency:
         self._options = options
         self._feeds, self._shapes = _sample(model, data)
         self._table: dict[tuple[object, ...], float] = {}
-        self.whole_ms = milliseconds(open_session(model, options), self._feeds)
+        self.whole_ms = milliseconds(open_session(packed(model), options), self._feeds)
         layers, elements = self._layers_ms(model), self._elements(model)
         self._factor = min(1.0, self.whole_ms / layers) if layers else 1.0
         self._per_element = max(0.0, self.whole_ms - layers) / max(elements, 1)
@@ -171,7 +172,7 @@ def ratio(pair: Sequence[ir.Model], feeds: Mapping[str, Array], options: Session
     """Return the time of the second model over that of the first, measured in alternation."""
     groups = []
     for _ in range(PAIRS):
-        sessions = [open_session(model, options) for model in pair]
+        sessions = [open_session(packed(model), options) for model in pair]
         laps = [[milliseconds(opened, feeds, 3) for opened in sessions] for _ in range(ROUNDS)]
         groups.append([math.log(second / first) for first, second in laps])
     return center(groups).exp()

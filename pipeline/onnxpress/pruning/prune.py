@@ -24,6 +24,7 @@ from onnxpress.pruning.layout import label
 from onnxpress.pruning.options import PruneOptions
 from onnxpress.pruning.repair import repair
 from onnxpress.pruning.sparsity import deflated_bytes, sparsify
+from onnxpress.pruning.stored import pack, packed, unpack
 from onnxpress.pruning.weights import RECURRENT
 from onnxpress.pruning.widths import preferred, widths
 from onnxpress.session import SessionOptions
@@ -60,6 +61,7 @@ def prune(model: ir.Model, options: PruneOptions, data: Dataset | None = None) -
         raise UsageError(f"prune: {why} needs calibration data. Give --calibration DATA, or data.calibration.")
     work = model.clone()
     lift(work)
+    unpack(work)
     if data is not None and options.held_out:
         data, _ = data.split(graph.input_specs(work), options.held_out)
     if not any(options.selects(label(node)) for node in graph.nodes(work)):
@@ -79,11 +81,12 @@ def prune(model: ir.Model, options: PruneOptions, data: Dataset | None = None) -
 
 def _weights(work: ir.Model, options: PruneOptions, data: Dataset | None) -> Edit:
     """Zero single weights of a model, in place."""
-    before = {"params_before": allocation.parameters(work), "deflated_bytes_before": deflated_bytes(work)}
+    before = {"params_before": allocation.parameters(work), "deflated_bytes_before": deflated_bytes(packed(work))}
     changed, skipped, sparsity = sparsify(work, options, _evidence(work, options, data))
+    pack(work)
     facts = {
         **before,
-        "params_after": allocation.parameters(work),
+        "params_after": before["params_before"],
         "deflated_bytes_after": deflated_bytes(work),
         "sparsity": sparsity,
     }
@@ -162,6 +165,7 @@ def _channels(work: ir.Model, options: PruneOptions, data: Dataset | None) -> Ed
             "latency_ratio": ratio.value,
             "latency_ratio_ci95": [ratio.low, ratio.high],
         }
+    pack(work)
     shapes.restore(work, stated)
     return Edit(model=work, changed=tuple(dict.fromkeys(changed)), skipped=tuple(skipped), facts=facts)
 
@@ -239,7 +243,9 @@ def _untie_parameters(model: ir.Model) -> None:
         array = graph.constant(value)
         if array is not None:
             for node, position in list(uses)[1:]:
-                node.replace_input_with(position, initializer(model.graph, str(value.name), ir.tensor(array)))
+                own = initializer(model.graph, str(value.name), ir.tensor(array))
+                own.meta.update(value.meta)
+                node.replace_input_with(position, own)
 
 
 ZERO_STAYS = ("Cast", "Expand", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Tile", "Transpose", "Unsqueeze")

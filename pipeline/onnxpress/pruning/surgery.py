@@ -20,6 +20,7 @@ from onnxpress.export.passes.rewiring import initializer
 from onnxpress.pruning.coupling.arguments import integers, paddings, slices, target_shape
 from onnxpress.pruning.groups import Group
 from onnxpress.pruning.layout import label
+from onnxpress.pruning.stored import GRID
 from onnxpress.pruning.weights import RECURRENT
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
@@ -95,6 +96,8 @@ def _remove(model: ir.Model, kept: Kept) -> list[str]:
             for axis, mask in masks.items():
                 array = np.compress(mask, array, axis=axis)
             value.const_value = ir.tensor(np.ascontiguousarray(array), name=value.name)
+            if GRID in value.meta:
+                value.meta[GRID] = value.meta[GRID].cut(masks)
             changed += [label(node) for node in graph.consumers(value)]
         value.shape = ir.Shape(sizes)
     return list(dict.fromkeys(changed))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from onnx_ir.passes.common import CheckerPass, ShapeInferencePass
 
 from onnxpress import graph
-from onnxpress.pruning import proof, surgery
+from onnxpress.pruning import proof, stored, surgery
 from onnxpress.pruning.groups import analyze
 
 SIZE = 4  # height and width of all feature maps
@@ -58,9 +58,20 @@ class Builder:
     def pick(self) -> ir.Value:
         return self.draw(st.sampled_from(self.maps))
 
+    def stored(self, *shape: int) -> ir.Value:
+        """A weight as a quantized model has it: integers and a DequantizeLinear, with one scale or one per channel."""
+        dtype = self.draw(st.sampled_from([np.int8, np.uint8]))
+        per_channel = self.draw(st.booleans())
+        limits, count = np.iinfo(dtype), [shape[0]] if per_channel else []
+        integers = self.constant(self.random.integers(limits.min, limits.max, shape, dtype, endpoint=True))
+        scale = self.constant(np.asarray((self.random.random(count) + 0.5) / 256, np.float32))
+        zero = self.constant(np.asarray(self.random.integers(limits.min, limits.max, count), dtype))
+        return self.node("DequantizeLinear", [integers, scale, zero], axis=0)
+
     def conv(self, x: ir.Value, width: int, kernel: int = 1, group: int = 1) -> ir.Value:
-        weight = self.weight(width, self.channels(x) // group, kernel, kernel)
-        bias = [self.weight(width)] if self.draw(st.booleans()) else []
+        made = self.stored if self.draw(st.booleans()) else self.weight
+        weight = made(width, self.channels(x) // group, kernel, kernel)
+        bias = [made(width)] if self.draw(st.booleans()) else []
         pads = [kernel // 2] * 4
         return self.made(self.node("Conv", [x, weight, *bias], group=group, pads=pads), width)
 
@@ -84,6 +95,15 @@ class Builder:
         x = self.pick()
         op = self.draw(st.sampled_from(["Relu", "Sigmoid", "Softplus", "Cos", "HardSwish"]))
         self.made(self.node(op, [x]), self.channels(x))
+
+    def rounded(self) -> None:
+        """An activation on an integer grid, of one step for all or one per channel."""
+        x = self.pick()
+        count = [self.channels(x)] if self.draw(st.booleans()) else []
+        scale = self.constant(np.asarray((self.random.random(count) + 0.5) / 32, np.float32))
+        zero = self.constant(np.asarray(self.random.integers(0, 256, count), np.uint8))
+        integers = self.node("QuantizeLinear", [x, scale, zero], axis=1)
+        self.made(self.node("DequantizeLinear", [integers, scale, zero], axis=1), self.channels(x))
 
     def affine(self) -> None:
         x = self.pick()
@@ -180,7 +200,7 @@ class Builder:
 
 
 PIECES = [name for name, value in vars(Builder).items() if callable(value) and not name.startswith("_")]
-PIECES = [n for n in PIECES if n not in ("node", "constant", "weight", "channels", "made", "pick", "conv")]
+PIECES = [n for n in PIECES if n not in ("node", "constant", "weight", "channels", "made", "pick", "conv", "stored")]
 
 
 @st.composite
@@ -212,6 +232,9 @@ def models(draw: st.DrawFn) -> ir.Model:
 @settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(model=models(), seed=st.integers(0, 1000))
 def test_cut_equals_masked(model: ir.Model, seed: int) -> None:
+    integers = {value.name: graph.constant(value) for value in model.graph.initializers.values()}
+    stored.unpack(model)
+    ShapeInferencePass()(model)
     analysis = analyze(model)
     random = np.random.default_rng(seed)
     choice = {}
@@ -224,3 +247,13 @@ def test_cut_equals_masked(model: ir.Model, seed: int) -> None:
     CheckerPass(full_check=True)(model)
     error = proof.prove(model, masked, None)
     assert error is not None and error < 1e-3
+    kept = {value.name: masks for value, masks in surgery.Kept(choice).values().items()}
+    stored.pack(model)
+    CheckerPass(full_check=True)(model)
+    for node in model.graph:
+        source = node.inputs[0] if node.op_type == "DequantizeLinear" else None
+        if source is not None and source.is_initializer():  # nothing is rounded twice
+            expected = integers[source.name]
+            for axis, mask in kept.get(node.outputs[0].name, {}).items():
+                expected = np.compress(mask, expected, axis=axis)
+            np.testing.assert_array_equal(graph.constant(source), expected)

@@ -10,6 +10,7 @@ Conv, ConvTranspose             input channels = the weight's input axis, output
 Gemm, MatMul                    the summed axes of both sides are tied; all others go on to the output, broadcasting
 Add, Mul, Where, PRelu …        aligned from the right; positions that meet are tied; constants shrink along
 BatchNorm, InstanceNorm         one scale and shift per channel
+QuantizeLinear, Dequantize…     one scale and zero point for all, or one per channel
 GroupNorm                       whole groups of channels only
 LayerNorm, Softmax, Reduce*     average or sum over some axes: those must stay whole
 LSTM, GRU, RNN                  a hidden unit lies in every gate, in the state and in what reads the state
@@ -46,13 +47,15 @@ from onnxpress.pruning.coupling.normalizing import (
     instance_norm,
     layer_norm,
     pool,
+    quantization,
     reduce,
     resize,
     softmax,
 )
 from onnxpress.pruning.coupling.reshaping import reshape
 from onnxpress.pruning.coupling.weighted import conv, gemm, matmul, recurrent
-from onnxpress.pruning.layout import Layout
+from onnxpress.pruning.layout import Layout, obstacle
+from onnxpress.pruning.stored import OPERATORS
 from onnxpress.pruning.weights import RECURRENT
 
 
@@ -66,9 +69,11 @@ def follow(model: ir.Model) -> Layout:
 def walk(layout: Layout, model: ir.Model, rules: Mapping[str, Rule]) -> None:
     """Run a rule for every node over the main graph, in order; channels that enter any other operator must stay."""
     for node in model.graph:
-        rule = rules.get(node.op_type) if node.domain in graph.ONNX_DOMAINS else None
+        rule = rules.get(graph.operator(node))
         if rule is None:
             layout.refuse(node, "this operator is not followed")
+            if any(len(tensor.shape) > 1 for tensor in map(graph.constant_tensor, node.inputs) if tensor is not None):
+                layout.skips.append(obstacle(node, "this operator is not followed, nor are its weights"))
         elif any(shape is None for shape in map(graph.shape, _given(node))):
             layout.refuse(node, "the rank of its inputs or outputs is not known")
         elif node.op_type not in SEVERAL_OUTPUTS and any(is_used(value) for value in node.outputs[1:]):
@@ -122,6 +127,7 @@ RULES: dict[str, Rule] = {
     "Gather": gather,
     "Expand": expand,
     "Shape": shape_of,
+    **dict.fromkeys(OPERATORS, quantization),
     **dict.fromkeys(RECURRENT, recurrent),
     **dict.fromkeys(("DepthToSpace", "SpaceToDepth"), depth_to_space),
     **dict.fromkeys(("Reshape", "Flatten", "Squeeze", "Unsqueeze"), reshape),

@@ -45,6 +45,20 @@ def group_norm(layout: Layout, node: ir.Node) -> None:
     layout.put(output_of(node), layout.blocks(x))
 
 
+def quantization(layout: Layout, node: ir.Node) -> None:
+    """Tie scales and zero points to the channels they are of; one for all ties nothing."""
+    x = node.inputs[0]
+    assert x is not None  # noqa: S101 - required by the operator
+    if graph.attribute_int(node, "block_size", 0):
+        layout.skips.append(obstacle(node, "its scales are for blocks of channels"))
+        layout.refuse(node, "its scales are for blocks of channels")
+        return
+    for parameter in filter(None, node.inputs[1:]):
+        if any(size != 1 for size in graph.shape(parameter) or ()):
+            layout.couple(x, graph.attribute_int(node, "axis", 1), parameter, 0, node)
+    layout.put(output_of(node), layout.blocks(x))
+
+
 def _per_channel(layout: Layout, node: ir.Node, parameters: Sequence[ir.Value | None]) -> None:
     x = node.inputs[0]
     assert x is not None  # noqa: S101 - required by the operator
