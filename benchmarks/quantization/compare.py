@@ -41,6 +41,8 @@ OURS = {
 }
 BOUND = {"drop": 1.0, "sqnr_db": 10.0}
 """What a model must keep to count, auto's and theirs: at most a point of the metric (auto's default); else ten dB."""
+CONTENDERS = 3
+"""Peers that are measured again for the place of the fastest."""
 
 
 def main() -> None:
@@ -154,10 +156,16 @@ def latencies(
     peers = [name for name in ratios if name not in OURS and keeps(scores[name])]
     if not peers:
         return ratios, {}
-    fastest = min(peers, key=lambda name: ratios[name]["value"])
-    chosen = {name: models[name] for name in (fastest, *OURS) if name in models}
-    again = bench(chosen, baseline=fastest, options=options, inputs=inputs)
-    direct = {comparison.candidate: _interval(comparison.ratio) for comparison in again.comparisons}
+    ours = [name for name in OURS if name in models]
+    contenders = sorted(peers, key=lambda name: float(ratios[name]["value"]))[:CONTENDERS]
+    while True:  # among so many models each has few pairs: who is fastest shows when the first ones run alone
+        chosen = {name: models[name] for name in (*contenders, *ours)}
+        again = bench(chosen, baseline=contenders[0], options=options, inputs=inputs)
+        direct = {comparison.candidate: _interval(comparison.ratio) for comparison in again.comparisons}
+        fastest = min(contenders, key=lambda name: direct[name]["value"] if name in direct else 1.0)
+        if fastest == contenders[0]:
+            break
+        contenders = [fastest]
     return ratios, {"peer": fastest, "ratios": direct}
 
 
