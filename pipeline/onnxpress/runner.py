@@ -32,7 +32,7 @@ from onnxpress.distillation.options import DistillOptions
 from onnxpress.errors import ModelError, OutputError, UsageError
 from onnxpress.files import dumps, remove_abandoned, write_text
 from onnxpress.gate import reader
-from onnxpress.progress import Progress
+from onnxpress.progress import Progress, Stage, unshown
 from onnxpress.provenance import source_sha256, versions
 from onnxpress.pruning.options import PruneOptions
 from onnxpress.quantization.options import QuantizeOptions
@@ -153,7 +153,7 @@ def _apply(
         try:
             statistics = _statistics(step, given, calibration, store, progress) if calibration else None
             journal = store / f"search-{given.sha256[:12]}.jsonl"
-            return apply(step, given.path, baseline.path, samples, journal, statistics), {}
+            return apply(step, given.path, baseline.path, samples, journal, statistics, progress.stage), {}
         except ModelError as error:
             raise ModelError(f"variant {variant!r}, step {step.name}: {error}") from error
 
@@ -182,7 +182,13 @@ def _statistics(step: Step, given: Artifact, data: Dataset, store: Path, progres
 
 
 def apply(
-    step: Step, path: Path, baseline: Path, samples: Samples, journal: Path, statistics: Profile | None = None
+    step: Step,
+    path: Path,
+    baseline: Path,
+    samples: Samples,
+    journal: Path,
+    statistics: Profile | None = None,
+    stage: Stage = unshown,
 ) -> Edit:
     """Run one step on a model file and return its edit.
 
@@ -193,6 +199,7 @@ def apply(
         samples: The recipe's data.
         journal: A search keeps here what it measured, and training (with ``.checkpoint``) how far it is.
         statistics: Of the model, where they are known.
+        stage: Shows the parts of a step that takes long.
     """
     model = artifact.load(path)
     calibration = samples.calibration if uses_calibration(step) else None
@@ -200,7 +207,7 @@ def apply(
         from onnxpress.pruning import prune
 
         assert isinstance(step.options, PruneOptions)  # noqa: S101 - Recipe built it from STEPS
-        return prune(model, step.options, calibration)
+        return prune(model, step.options, calibration, stage)
     if isinstance(step.options, DistillOptions):
         return _distill(step.options, model, baseline, calibration, journal.with_suffix(".checkpoint"))
     from onnxpress.quantization.quantize import quantize

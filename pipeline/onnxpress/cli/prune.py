@@ -79,8 +79,9 @@ def prune(
         "options": chosen.model_dump(mode="json"),
         "data_sha256": None if data is None else data.sha256,
     }
+    progress = result.progress
     made, edit = transform(
-        model, output, entry, lambda prepared: run(prepared, chosen, data), force=force, progress=result.progress
+        model, output, entry, lambda given: run(given, chosen, data, progress.stage), force=force, progress=progress
     )
     lines = [f"{output}: {size(made)}, was {model.stat().st_size / 1e6:.2f} MB"]
     lines += [f"  {name.replace('_', ' ')}: {value}" for name, value in edit.facts.items()]

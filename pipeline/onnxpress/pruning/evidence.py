@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from onnxpress import graph
 from onnxpress.graph import Array
+from onnxpress.progress import Stage, unshown
 from onnxpress.pruning.linear import Linear, Moments, linear, with_ones
 from onnxpress.pruning.surgery import Mask
 from onnxpress.pruning.walk import BATCH
@@ -83,11 +84,7 @@ class Evidence:
         return layer.tensor(matrix)
 
 
-def collect(
-    model: ir.Model,
-    data: Dataset,
-    advance: Callable[[int], object] = lambda samples: None,  # noqa: ARG005
-) -> Evidence:
+def collect(model: ir.Model, data: Dataset, stage: Stage = unshown) -> Evidence:
     """Run a model over calibration data and sum the moments of what enters each Conv, Gemm and MatMul.
 
     Memory holds one batch of activations and one square matrix per layer, however many samples there are.
@@ -96,12 +93,13 @@ def collect(
     moments = {layer.weight: (layer, Moments.zeros(layer)) for layer in layers}
     randoms = [np.random.default_rng(0) for _ in layers]
     session = open_session(exposing(model, [str(layer.entering.name) for layer in layers]))
-    for batch in data.batches(graph.input_specs(model), BATCH):
-        feeds = {name: value for name, value in batch.items() if name != LABELS}
-        found = feeds | run(session, feeds)
-        for layer, random in zip(layers, randoms, strict=True):
-            moments[layer.weight][1].add(with_ones(layer.features(found[str(layer.entering.name)], random)))
-        advance(len(next(iter(feeds.values()))))
+    with stage("see what enters the layers", data.count) as advance:
+        for batch in data.batches(graph.input_specs(model), BATCH):
+            feeds = {name: value for name, value in batch.items() if name != LABELS}
+            found = feeds | run(session, feeds)
+            for layer, random in zip(layers, randoms, strict=True):
+                moments[layer.weight][1].add(with_ones(layer.features(found[str(layer.entering.name)], random)))
+            advance(len(next(iter(feeds.values()))))
     return Evidence(moments=moments)
 
 

@@ -14,18 +14,20 @@ import onnx_ir as ir
 
 from onnxpress import graph
 from onnxpress.graph import Array
+from onnxpress.progress import Stage, unshown
 from onnxpress.pruning.weights import weights_of
 from onnxpress_calibration.dataset import LABELS, Dataset
 
 SAMPLES = 64
 
 
-def squared(model: ir.Model, data: Dataset) -> Mapping[ir.Value, Array]:
+def squared(model: ir.Model, data: Dataset, stage: Stage = unshown) -> Mapping[ir.Value, Array]:
     """Return the mean squared derivative of each weight, by weight, in the weight's own form.
 
     Args:
         model: A float model whose operators `distillation.interpreter` knows.
         data: The first `SAMPLES` samples of it are used, one at a time.
+        stage: Shows how many are done.
 
     Raises:
         ModelError: PyTorch cannot run an operator of the model; the message names it.
@@ -39,19 +41,21 @@ def squared(model: ir.Model, data: Dataset) -> Mapping[ir.Value, Array]:
     parameters = run.weights
     sums = {name: np.zeros(tuple(weight.shape)) for name, weight in parameters.items()}
     count = 0
-    for sample in data.batches(graph.input_specs(model)):
-        run.zero_grad()
-        outputs = run({name: torch.tensor(value) for name, value in sample.items() if name != LABELS})
-        real = [value for value in outputs.values() if value.is_floating_point()]
-        for value in real:
-            sign = torch.randint(0, 2, value.shape, generator=random) * 2 - 1
-            size = value.detach().square().mean().sqrt().clamp(min=1e-12)  # outputs of any scale count alike
-            torch.autograd.backward((value * sign).sum() / size, retain_graph=True)
-        for name, weight in parameters.items():
-            if weight.grad is not None:
-                sums[name] += weight.grad.numpy().astype(np.float64) ** 2
-        count += 1
-        if count == SAMPLES:
-            break
+    with stage("see how weights move the outputs", SAMPLES) as advance:
+        for sample in data.batches(graph.input_specs(model)):
+            run.zero_grad()
+            outputs = run({name: torch.tensor(value) for name, value in sample.items() if name != LABELS})
+            real = [value for value in outputs.values() if value.is_floating_point()]
+            for value in real:
+                sign = torch.randint(0, 2, value.shape, generator=random) * 2 - 1
+                size = value.detach().square().mean().sqrt().clamp(min=1e-12)  # outputs of any scale count alike
+                torch.autograd.backward((value * sign).sum() / size, retain_graph=True)
+            for name, weight in parameters.items():
+                if weight.grad is not None:
+                    sums[name] += weight.grad.numpy().astype(np.float64) ** 2
+            count += 1
+            advance(1)
+            if count == SAMPLES:
+                break
     values = {weight.value for node in model.graph for weight in weights_of(node)}
     return {value: sums[str(value.name)] / count for value in values if value.name in sums}

@@ -20,6 +20,7 @@ from onnxpress import graph
 from onnxpress.bench.statistics import Interval, center
 from onnxpress.errors import ModelError, UsageError
 from onnxpress.graph import Array
+from onnxpress.progress import Stage, unshown
 from onnxpress.pruning import allocation, surgery
 from onnxpress.pruning.evidence import exposing
 from onnxpress.pruning.groups import Group
@@ -71,6 +72,7 @@ class Latency:
         groups: Sequence[Group],
         options: PruneOptions,
         importances: Mapping[Group, Array],
+        stage: Stage = unshown,
     ) -> surgery.Choice:
         """Choose channels such that the cut model's measured latency is at most the target's share of the baseline's.
 
@@ -84,16 +86,18 @@ class Latency:
         found: surgery.Choice
         found = {group: allocation.best(importances[group], count) for group, count in least.items()}
         reached, aim = 0.0, share
-        for _ in range(TRIES):
-            aimed = options.model_copy(update={"target": {"latency": aim}})
-            choice = allocation.choose(groups, aimed, importances, scale)
-            measured = self.compare(baseline, surgery.without(model, choice)).value
-            if reached < measured <= share:
-                found, reached = choice, measured
-            if CLOSE * share <= measured <= share:
-                break
-            power = math.log(share) / math.log(min(measured, 0.99))  # as if the table were right but for an exponent
-            aim = min(aim**power, 0.98 * aim) if measured > share else aim**power
+        with stage("try widths", TRIES) as advance:
+            for _ in range(TRIES):
+                aimed = options.model_copy(update={"target": {"latency": aim}})
+                choice = allocation.choose(groups, aimed, importances, scale)
+                measured = self.compare(baseline, surgery.without(model, choice)).value
+                advance(1)
+                if reached < measured <= share:
+                    found, reached = choice, measured
+                if CLOSE * share <= measured <= share:
+                    break
+                power = math.log(share) / math.log(min(measured, 0.99))  # as if the table were off by an exponent
+                aim = min(aim**power, 0.98 * aim) if measured > share else aim**power
         return found
 
     def compare(self, baseline: ir.Model, model: ir.Model) -> Interval:

@@ -8,14 +8,13 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from onnxpress import graph, host
 from onnxpress.artifact import Edit, Skip
 from onnxpress.errors import ModelError, UsageError
 from onnxpress.export.passes import shapes
 from onnxpress.export.passes.constants import lift
-from onnxpress.export.passes.rewiring import initializer
+from onnxpress.progress import Stage, unshown
 from onnxpress.pruning import allocation, criteria, gradients, proof, sensitivity, surgery
 from onnxpress.pruning.evidence import Evidence, collect
 from onnxpress.pruning.groups import Analysis, Group, analyze
@@ -25,7 +24,7 @@ from onnxpress.pruning.options import PruneOptions
 from onnxpress.pruning.repair import repair
 from onnxpress.pruning.sparsity import deflated_bytes, sparsify
 from onnxpress.pruning.stored import pack, packed, unpack
-from onnxpress.pruning.weights import RECURRENT
+from onnxpress.pruning.untying import drop_zero_states, untie_parameters
 from onnxpress.pruning.widths import preferred, widths
 from onnxpress.session import SessionOptions
 from onnxpress_calibration.dataset import Dataset
@@ -34,13 +33,14 @@ FINEST = 4
 """Without the user's word, counts are rounded to at least this: what needs a finer cut leaves too little to work."""
 
 
-def prune(model: ir.Model, options: PruneOptions, data: Dataset | None = None) -> Edit:
+def prune(model: ir.Model, options: PruneOptions, data: Dataset | None = None, stage: Stage = unshown) -> Edit:
     """Remove channels, or zero single weights, and prove that what is left computes what it should.
 
     Args:
         model: A prepared model (constants lifted, BatchNorm folded where possible); it is not changed.
         options: What to remove.
         data: Samples for the proof (noise of the right shapes where there are none) and for the repair.
+        stage: Shows what takes long, see `progress.Progress.stage`.
 
     Returns:
         The pruned model. Facts, for every granularity: ``params_before``, ``params_after``; for channels also
@@ -69,20 +69,20 @@ def prune(model: ir.Model, options: PruneOptions, data: Dataset | None = None) -
             f"include {options.include!r}, exclude {options.exclude!r}: no node is left. See `compress inspect`."
         )
     if options.granularity != "channel":
-        return _weights(work, options, data)
+        return _weights(work, options, data, stage)
     if options.allocation != "auto":
-        return _channels(work, options, data)
+        return _channels(work, options, data, stage)
     if data is None or not options.repair:
-        return _channels(work, options.model_copy(update={"allocation": "global"}), data)
+        return _channels(work, options.model_copy(update={"allocation": "global"}), data, stage)
     tried = [options.model_copy(update={"allocation": each}) for each in ("global", "sensitivity")]
-    edits = [_channels(work.clone(), each, data) for each in tried]
+    edits = [_channels(work.clone(), each, data, stage) for each in tried]
     return min(edits, key=lambda edit: sensitivity.outputs_error(work, edit.model, data))
 
 
-def _weights(work: ir.Model, options: PruneOptions, data: Dataset | None) -> Edit:
+def _weights(work: ir.Model, options: PruneOptions, data: Dataset | None, stage: Stage) -> Edit:
     """Zero single weights of a model, in place."""
     before = {"params_before": allocation.parameters(work), "deflated_bytes_before": deflated_bytes(packed(work))}
-    changed, skipped, sparsity = sparsify(work, options, _evidence(work, options, data))
+    changed, skipped, sparsity = sparsify(work, options, _evidence(work, options, data, stage))
     pack(work)
     facts = {
         **before,
@@ -93,20 +93,22 @@ def _weights(work: ir.Model, options: PruneOptions, data: Dataset | None) -> Edi
     return Edit(model=work, changed=tuple(changed), skipped=tuple(skipped), facts=facts)
 
 
-def _channels(work: ir.Model, options: PruneOptions, data: Dataset | None) -> Edit:
+def _channels(work: ir.Model, options: PruneOptions, data: Dataset | None, stage: Stage) -> Edit:
     """Remove channels of a model, in place, in as many iterations as the options ask for."""
-    _untie_parameters(work)
-    _drop_zero_states(work)
+    untie_parameters(work)
+    drop_zero_states(work)
     stated = shapes.known(work)
     shapes.infer(work)
     reference, outputs = work.clone(), {str(value.name): value for node in work.graph for value in node.outputs}
-    analysis = analyze(work)
+    with stage("find groups", None):
+        analysis = analyze(work)
     if not analysis.prunable:
         _refuse_replaceable(work)
     (unit, limit), *_ = (options.target or {"macs": 1.0}).items()
     latency = None
     if unit in ("latency", "latency_ms"):
-        latency = Latency(reference, data, SessionOptions(provider=options.provider))
+        with stage("time the layers", None):
+            latency = Latency(reference, data, SessionOptions(provider=options.provider))
         share = min(limit / latency.whole_ms, 1.0) if unit == "latency_ms" else limit
         options = options.model_copy(update={"target": {"latency": share}})
     measure = latency or allocation.MEASURES[unit]
@@ -118,7 +120,8 @@ def _channels(work: ir.Model, options: PruneOptions, data: Dataset | None) -> Ed
         choice = {group: allocation.best(np.zeros(group.size), count) for group, count in counts.items()}
         return latency.compare(reference, surgery.without(work, choice)).value
 
-    options, groups, skipped = _rounded(analysis, options, least)
+    with stage("see how far it can go", None):
+        options, groups, skipped = _rounded(analysis, options, least)
     facts: dict[str, Any] = {
         "params_before": allocation.parameters(work),
         "macs_before": graph.total_macs(work),
@@ -133,22 +136,26 @@ def _channels(work: ir.Model, options: PruneOptions, data: Dataset | None) -> Ed
     kept, errors, changed, repaired, removed = surgery.Kept({}), [], [], [], 0
     for number in range(1, options.iterations + 1):
         groups = groups if number == 1 else _selected(analyze(work), options)[0]
-        evidence = _evidence(work, options, data)
-        importances = {group: criteria.importance(options.criterion, group, evidence) for group in groups}
+        evidence, importances = _evidence(work, options, data, stage), {}
+        with stage(f"score {sum(group.size for group in groups)} channels", len(groups)) as advance:
+            for group in groups:
+                importances[group] = criteria.importance(options.criterion, group, evidence)
+                advance(1)
         if options.allocation == "sensitivity" and data is not None:
-            importances = sensitivity.measured(work, groups, importances, options.round_to, evidence, data)
+            importances = sensitivity.measured(work, groups, importances, options.round_to, evidence, data, stage)
         now = options.iteration(number)
         if latency is None:
             choice = allocation.choose(groups, now, importances, allocation.Scale(work, groups, measure, whole))
         else:
-            choice = latency.cut(work, reference, groups, now, importances)
+            choice = latency.cut(work, reference, groups, now, importances, stage)
         removed += sum(int(np.count_nonzero(~keep)) for keep in choice.values())
         masked = surgery.masked(work, choice)
         kept = kept.then(surgery.Kept(choice))
         changed += surgery.cut(work, choice)
-        errors.append(proof.prove(work, masked, data))
+        with stage("compare with the masked model", None):
+            errors.append(proof.prove(work, masked, data))
         if options.repair and data is not None:
-            repaired = repair(work, reference, kept, outputs, data)
+            repaired = repair(work, reference, kept, outputs, data, stage)
     macs = graph.total_macs(work)
     facts |= {
         "params_after": allocation.parameters(work),
@@ -159,7 +166,8 @@ def _channels(work: ir.Model, options: PruneOptions, data: Dataset | None) -> Ed
         "layers_repaired": len(repaired),
     }
     if latency is not None:
-        ratio = latency.compare(reference, work)
+        with stage("time the result", None):
+            ratio = latency.compare(reference, work)
         facts |= {
             "latency_before_ms": latency.whole_ms,
             "latency_ratio": ratio.value,
@@ -224,55 +232,13 @@ def _rounded(
     return tried, groups, skipped
 
 
-def _evidence(model: ir.Model, options: PruneOptions, data: Dataset | None) -> Evidence:
+def _evidence(model: ir.Model, options: PruneOptions, data: Dataset | None, stage: Stage) -> Evidence:
     """Return what the method wants to know of the weights' inputs."""
     needs = criteria.needs(options.criterion)
     if data is None or (needs == "nothing" and options.allocation != "sensitivity"):
         return Evidence()
-    derivatives = gradients.squared(model, data) if needs == "gradients" else {}
-    return replace(collect(model, data), derivatives=derivatives)
-
-
-def _untie_parameters(model: ir.Model) -> None:
-    """Give every reader of a bias or scale its own copy: equal values must not tie the channels of unrelated layers."""
-    for value in list(model.graph.initializers.values()):
-        sizes = [size for size in graph.shape(value) or () if size != 1]
-        uses = value.uses()
-        if len(sizes) != 1 or len(uses) < 2 or value.is_graph_output():
-            continue
-        array = graph.constant(value)
-        if array is not None:
-            for node, position in list(uses)[1:]:
-                own = initializer(model.graph, str(value.name), ir.tensor(array))
-                own.meta.update(value.meta)
-                node.replace_input_with(position, own)
-
-
-ZERO_STAYS = ("Cast", "Expand", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Tile", "Transpose", "Unsqueeze")
-
-
-def _drop_zero_states(model: ir.Model) -> None:
-    """Leave out initial states of recurrent layers that are zero, as PyTorch writes them: zero is the default.
-
-    Written for any batch size, their width is computed at run time, which would tie the hidden units.
-    """
-    for node in model.graph:
-        if node.op_type in RECURRENT:
-            for position in range(5, min(len(node.inputs), 7)):
-                if _is_zero(node.inputs[position]):
-                    node.replace_input_with(position, None)
-    RemoveUnusedNodesPass()(model)
-
-
-def _is_zero(value: ir.Value | None) -> bool:
-    producer = None if value is None else value.producer()
-    if producer is not None and producer.op_type in ZERO_STAYS:
-        return _is_zero(producer.inputs[0])
-    if producer is not None and producer.op_type == "ConstantOfShape":
-        filler = producer.attributes.get("value")
-        return filler is None or not filler.as_tensor().numpy().any()
-    array = graph.constant(value)
-    return array is not None and not array.any()
+    derivatives = gradients.squared(model, data, stage) if needs == "gradients" else {}
+    return replace(collect(model, data, stage), derivatives=derivatives)
 
 
 def _selected(analysis: Analysis, options: PruneOptions) -> tuple[list[Group], list[Skip]]:

@@ -26,7 +26,7 @@ it is solved; memory holds the normal equations and one batch, however many samp
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +35,7 @@ import onnx_ir as ir
 
 from onnxpress import graph
 from onnxpress.graph import Array
+from onnxpress.progress import Stage, unshown
 from onnxpress.pruning.layout import label
 from onnxpress.pruning.linear import Linear, Moments, linear, with_ones
 from onnxpress.pruning.surgery import Kept
@@ -53,7 +54,7 @@ def repair(
     kept: Kept,
     outputs: Mapping[str, ir.Value],
     data: Dataset,
-    advance: Callable[[int], object] = lambda layers: None,  # noqa: ARG005
+    stage: Stage = unshown,
 ) -> list[str]:
     """Re-solve the weights of a pruned model, in place; return the names of the nodes that were re-solved.
 
@@ -63,13 +64,16 @@ def repair(
         kept: Which channels were kept, by the values of ``pruned``.
         outputs: Those values by name.
         data: Calibration samples; labels are not used.
-        advance: Called with 1 after each layer.
+        stage: Shows how many layers are done.
     """
     reached = _reached(pruned, kept)
     found = [(position, _layer(node, kept, outputs)) for position, node in enumerate(pruned.graph)]
     layers = [(position, layer) for position, layer in found if layer is not None and layer.map.entering in reached]
     twins = {value.name: value for node in reference.graph for value in (*node.inputs, *node.outputs) if value}
-    with tempfile.TemporaryDirectory(prefix="onnxpress-repair-") as folder:
+    with (
+        tempfile.TemporaryDirectory(prefix="onnxpress-repair-") as folder,
+        stage("re-solve layers", len(layers)) as advance,
+    ):
         now = Walk(pruned, data, Path(folder) / "pruned")
         before = Walk(reference, data, Path(folder) / "reference")
         for position, layer in layers:

@@ -8,13 +8,14 @@ The importances of its channels are then scaled such that the half that goes add
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
 
 from onnxpress import graph
 from onnxpress.graph import Array
+from onnxpress.progress import Stage, unshown
 from onnxpress.pruning import allocation
 from onnxpress.pruning.evidence import Evidence
 from onnxpress.pruning.groups import Group
@@ -34,7 +35,7 @@ def measured(
     round_to: int,
     evidence: Evidence,
     data: Dataset,
-    advance: Callable[[int], object] = lambda groups: None,  # noqa: ARG005
+    stage: Stage = unshown,
 ) -> dict[Group, Array]:
     """Return importances in units of the outputs' error: its mean square over the variance, summed over the outputs.
 
@@ -45,20 +46,21 @@ def measured(
         round_to: Widths are multiples of this.
         evidence: Moments of the inputs of the model's layers; may be empty.
         data: The first `SAMPLES` of it are used.
-        advance: Called with 1 after each group.
+        stage: Shows how many groups are done.
     """
     batches = _first(data, model)
     session = open_session(model)
     expected = [run(session, feeds) for feeds in batches]
     scaled = {}
-    for group in groups:
-        narrower = widths(group, round_to)[:-1]
-        keep = allocation.best(importances[group], min(narrower, key=lambda width: abs(width - group.size / 2)))
-        session = open_session(_without(model, group, keep, evidence))
-        errors = [_error(run(session, feeds), wanted) for feeds, wanted in zip(batches, expected, strict=True)]
-        lost = importances[group][~keep].sum()
-        scaled[group] = importances[group] * (float(np.mean(errors)) / lost if lost else 1.0)
-        advance(1)
+    with stage("cut each group alone", len(groups)) as advance:
+        for group in groups:
+            narrower = widths(group, round_to)[:-1]
+            keep = allocation.best(importances[group], min(narrower, key=lambda width: abs(width - group.size / 2)))
+            session = open_session(_without(model, group, keep, evidence))
+            errors = [_error(run(session, feeds), wanted) for feeds, wanted in zip(batches, expected, strict=True)]
+            lost = importances[group][~keep].sum()
+            scaled[group] = importances[group] * (float(np.mean(errors)) / lost if lost else 1.0)
+            advance(1)
     return scaled
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import onnx_ir as ir
@@ -185,3 +186,32 @@ def test_zero_states_of_any_batch_size_do_not_tie_hidden_units(build: Build) -> 
     edit = prune(build(text), PruneOptions(amount=0.5, round_to=1))
     assert (edit.facts["groups"], edit.facts["channels_after"], edit.facts["proof_error"] < 1e-6) == (1, 3, True)
     assert {node.op_type for node in edit.model.graph} == {"GRU", "MatMul"}
+
+
+def test_what_takes_long_is_shown_and_done_to_the_end(build: Build) -> None:
+    totals: dict[str, int | None] = {}
+    done: dict[str, int] = {}
+
+    @contextmanager
+    def stage(text: str, total: int | None) -> Iterator[Callable[[int], object]]:
+        totals[text], done[text] = total, 0
+
+        def advance(amount: int) -> None:
+            done[text] += amount
+
+        yield advance
+
+    x = np.random.default_rng(0).standard_normal((12, 3, 8, 8)).astype(np.float32)
+    data = Dataset(origin="noise", read=lambda: [{"x": x}])
+    options = PruneOptions(amount=0.5, round_to=8, repair=True, allocation="sensitivity")
+    edit = prune(build(NET), options, data, stage)
+    assert totals == {
+        "find groups": None,
+        "see how far it can go": None,
+        "see what enters the layers": 12,
+        "score 48 channels": 2,
+        "cut each group alone": 2,
+        "compare with the masked model": None,
+        "re-solve layers": edit.facts["layers_repaired"],
+    }
+    assert done == {text: total or 0 for text, total in totals.items()}
