@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,8 @@ from onnxpress_calibration.errors import DataError
 
 Array = np.ndarray[Any, np.dtype[Any]]
 LABELS = "y"
+MOST_BYTES = 1 << 28
+"""Of samples that are held in memory."""
 SPLIT_AT_ONCE = 256
 """Samples that are copied at a time when data is split."""
 
@@ -68,26 +70,35 @@ class Dataset:
     def drawn(self, inputs: Mapping[str, InputSpec], count: int) -> Dataset:
         """Return a part of this data, held in memory: the ``count`` samples whose hashes are lowest, one by one.
 
-        Which they are, and their order, does not depend on the order of the data. A model with a fixed batch gets whole
-        batches.
+        Which they are, and their order, does not depend on the order of the data, and what is drawn from a part are the
+        first samples of that part. This data is read when the part is, once. A model with a fixed batch gets whole
+        batches. Of large samples there are fewer: what `MOST_BYTES` hold, but at least one.
 
-        Raises:
+        Raises (when the part is read):
             DataError: as `batches` does.
         """
-        lowest: dict[bytes, dict[str, Array]] = {}
-        position, size = 0, _batch_size(inputs, 1)
-        for piece in self._pieces(size, inputs):
-            checked = self._checked(piece, inputs, position)
-            position += samples_in(piece)
-            digest = hashlib.sha256()
-            for name in sorted(checked):
-                digest.update(name.encode() + np.ascontiguousarray(checked[name]).tobytes())
-            lowest[digest.digest()] = {name: value.copy() for name, value in piece.items()}
-            if len(lowest) > max(count // size, 1):
-                del lowest[max(lowest)]
-        if position == 0:
-            raise self._empty()
-        return Dataset(origin=self.origin, read=lambda: (lowest[key] for key in sorted(lowest)))
+
+        @cache
+        def lowest() -> list[dict[str, Array]]:
+            found: dict[bytes, dict[str, Array]] = {}
+            position, size, held = 0, _batch_size(inputs, 1), 0
+            for piece in self._pieces(size, inputs):
+                checked = self._checked(piece, inputs, position)
+                position += samples_in(piece)
+                digest = hashlib.sha256()
+                for name in sorted(checked):
+                    digest.update(name.encode() + np.ascontiguousarray(checked[name]).tobytes())
+                if (key := digest.digest()) in found:
+                    continue
+                found[key] = {name: value.copy() for name, value in piece.items()}
+                held += _bytes(found[key])
+                while len(found) > 1 and (len(found) > count // size or held > MOST_BYTES):
+                    held -= _bytes(found.pop(max(found)))
+            if position == 0:
+                raise self._empty()
+            return [found[key] for key in sorted(found)]
+
+        return Dataset(origin=self.origin, read=lowest)
 
     def split(self, inputs: Mapping[str, InputSpec], share: float) -> tuple[Dataset, Dataset]:
         """Return (the rest, a share of this data that is spread over all of it).
@@ -235,6 +246,10 @@ def _matching(value: Array, spec: InputSpec, where: str) -> Array:
 def samples_in(batch: Mapping[str, Array]) -> int:
     """Return how many samples a batch holds; a recurrent state's first axis may be larger, and scalars have none."""
     return min(len(value) for value in batch.values() if value.ndim)
+
+
+def _bytes(sample: Mapping[str, Array]) -> int:
+    return sum(value.nbytes for value in sample.values())
 
 
 def _add(digest: hashlib._Hash, sample: Mapping[str, Array]) -> None:

@@ -1,12 +1,14 @@
 """Data sets: batches as a model wants them, and every kind of data that does not fit named."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from onnxpress_calibration import dataset
 from onnxpress_calibration.dataset import Dataset, InputSpec, samples_in
 from onnxpress_calibration.errors import DataError
 
@@ -127,6 +129,22 @@ def test_drawn_samples_depend_on_nothing_but_what_they_hold() -> None:
     assert [
         len(batch["x"]) for batch in Dataset(origin="c", read=lambda: [{"x": values}]).drawn(pairs, 5).batches(pairs)
     ] == [2, 2]
+
+
+def test_drawn_samples_are_held_within_bounds_and_the_data_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
+    specs = {"x": InputSpec(dtype=np.dtype(np.float32), shape=(None, 3))}
+    read = []
+    whole = Dataset(origin="a", read=lambda: read.append(1) or [{"x": values}])
+    drawn = whole.drawn(specs, 20)
+    assert not read
+    assert drawn.drawn(specs, 5).sha256 == whole.drawn(specs, 5).sha256 == replace(drawn, limit=5).sha256
+    assert drawn.count == 20 and len(read) == 2
+    monkeypatch.setattr(dataset, "MOST_BYTES", 8 * values[0].nbytes)
+    few, turned = whole.drawn(specs, 20), Dataset(origin="b", read=lambda: [{"x": values[::-1]}]).drawn(specs, 20)
+    assert few.sha256 == turned.sha256 == replace(drawn, limit=8).sha256
+    monkeypatch.setattr(dataset, "MOST_BYTES", 1)
+    assert whole.drawn(specs, 20).count == 1
 
 
 @given(count=st.integers(1, 300), share=st.sampled_from([0.0, 0.01, 0.1, 0.25, 1 / 3, 0.5, 0.9]))

@@ -25,6 +25,7 @@ from onnxpress.quantization.sensitivity import sensitivity
 from onnxpress.quantization.techniques.bias_correction import correct_biases
 from onnxpress.quantization.techniques.equalization import equalize
 from onnxpress.quantization.techniques.smoothing import smooth
+from onnxpress.quantization.verification import SAMPLES as FEW
 from onnxpress.quantization.verification import verify
 from onnxpress.quantization.weights import Weights
 from onnxpress_calibration import calibrators
@@ -69,6 +70,7 @@ def quantize(
     """
     if data is not None and options.samples is not None:
         data = replace(data, limit=options.samples)
+    few = None if data is None else data.drawn(graph.input_specs(model), FEW)
     if metric is not None and data is None and evaluation is None:
         raise UsageError(f"quantize: metric {metric} needs samples. Give --evaluation DATA.")
     if options.backend == "neural-compressor":
@@ -76,9 +78,9 @@ def quantize(
     if options.backend == "onnxruntime":
         edit = _onnxruntime(model, options, data, advance)
     elif options.mode == "static":
-        edit = _static(model, options, data, statistics, advance)
+        edit = _static(model, options, data, few, statistics, advance)
     elif options.mode == "auto":
-        edit = _auto(model, options, data, statistics, evaluation, metric, journal, advance)
+        edit = _auto(model, options, data, few, statistics, evaluation, metric, journal, advance)
     elif options.mode == "dynamic":
         copy = model.clone()
         gemms(copy)
@@ -89,17 +91,17 @@ def quantize(
         convert = options.bits == 4 and graph.opset(model) < INT4 and weight_only.needs_int4(model, options.selects)
         copy = prepare(model, opset=INT4).model if convert else model.clone()
         rounding = None
-        if data is not None and options.reconstructs:
+        if few is not None and options.reconstructs:
             nodes = weight_only.products(copy, options.selects)
             budget = options.memory_budget
-            rounding = observe(copy, nodes, data, centred=lambda node: False, memory_budget=budget, advance=advance)  # noqa: ARG005
+            rounding = observe(copy, nodes, few, centred=lambda node: False, memory_budget=budget, advance=advance)  # noqa: ARG005
         edit = weight_only.write(copy, options.selects, options, rounding)
     if not edit.changed and options.mode != "auto":
         raise _nothing(options, edit.skipped)
     if options.require_int8 is not None:
         require(edit.model, options.require_int8, edit.skipped)
     facts = {**edit.facts, "notes": [*options.notes, *edit.facts.get("notes", [])]}
-    judges = (evaluation or data) if metric is not None else (data or evaluation)
+    judges = (evaluation or data) if metric is not None else (few or evaluation)
     if options.verify and judges is not None and options.mode != "auto":  # which has judged it already
         found = verify(model, edit.model, options, judges, advance, metric=metric)
         facts |= found | {"notes": [*facts["notes"], *found["notes"]]}
@@ -110,6 +112,7 @@ def _static(
     model: ir.Model,
     options: QuantizeOptions,
     data: Dataset | None,
+    few: Dataset | None,
     statistics: Profile | None,
     advance: Callable[[int], object],
 ) -> Edit:
@@ -119,7 +122,7 @@ def _static(
     placement = place(copy, options.selects)
     if not placement.weighted and not placement.tables:  # said before any data is looked at
         raise _nothing(options, placement.skipped)
-    rescaled = _rescaled(model, options, data, advance)
+    rescaled = _rescaled(model, options, few, advance)
     skipped, facts = rescaled.skipped, dict(rescaled.facts)
     if rescaled.changed:
         model, statistics = rescaled.model, None  # those were of tensors as they were
@@ -131,22 +134,22 @@ def _static(
     collected = _collected(model, names, data, statistics, options, advance)
     ranges = choose_ranges(placement, placement.measured, collected, options.calibrator, options.levels)
     rounding = None
-    if data is not None and options.reconstructs:
-        rounding = reconstruction(copy, placement, options, data, advance)
+    if few is not None and options.reconstructs:
+        rounding = reconstruction(copy, placement, options, few, advance)
         facts["reconstructed_weights"] = len(rounding.seen)
-    if data is not None and options.verify:
-        losses = sensitivity(model, options, data, ranges, weights=Weights(rounding=rounding), advance=advance)
+    if few is not None and options.verify:
+        losses = sensitivity(model, options, few, ranges, weights=Weights(rounding=rounding), advance=advance)
         facts["sensitivity"] = [asdict(each) for each in losses]
-    if data is not None and options.bias_correction:
+    if few is not None and options.bias_correction:
         weights = Weights(rounding=rounding)
-        facts["corrected_biases"] = correct_biases(copy, options, data, ranges, advance, weights=weights)
+        facts["corrected_biases"] = correct_biases(copy, options, few, ranges, advance, weights=weights)
     if data is None and (options.equalize or options.smooth or options.bias_correction or options.reconstructs):
         facts["notes"] = [
             "equalization, smoothing, bias correction and reconstruction need samples: with --profile alone they are "
             "left out"
         ]
     if options.saturates:
-        edit = saturation.write_safely(copy, ranges, options, data, rounding)
+        edit = saturation.write_safely(copy, ranges, options, few, rounding)
     else:
         edit = static.write(copy, placement, ranges, options, Weights(rounding=rounding))
     return replace(edit, skipped=(*edit.skipped, *skipped), facts={**edit.facts, **facts})
@@ -199,6 +202,7 @@ def _auto(
     model: ir.Model,
     options: QuantizeOptions,
     data: Dataset | None,
+    few: Dataset | None,
     statistics: Profile | None,
     evaluation: Dataset | None,
     metric: str | None,
@@ -210,7 +214,7 @@ def _auto(
     samples = evaluation or data
     if samples is None and statistics is not None:
         raise UsageError("quantize: mode auto runs candidates. Give --evaluation DATA, or --calibration DATA.")
-    rescaled = _rescaled(model, options, data, advance)
+    rescaled = _rescaled(model, options, few, advance)
     statistics = None if rescaled.changed else statistics
     names = needed(rescaled.model)[0]
     if options.half and statistics is None:
