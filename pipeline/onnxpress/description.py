@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -14,7 +13,7 @@ import onnx_ir as ir
 
 from onnxpress import artifact, graph
 from onnxpress.artifact import Skip
-from onnxpress.files import chunks
+from onnxpress.files import chunks, compressed_bytes
 
 LISTED_WEIGHTS = 120
 """Weights that are described one by one; a large model has thousands, and the rest is one entry."""
@@ -50,7 +49,9 @@ def file_facts(path: Path) -> dict[str, Any]:
     return {
         "sha256": found.sha256,
         "size_bytes": found.size_bytes,
-        "compressed_bytes": deflated_bytes([path, *artifact.external_files(model, path.parent)]),
+        "compressed_bytes": compressed_bytes(
+            piece for file in [path, *artifact.external_files(model, path.parent)] for piece in chunks(file)
+        ),
         "lineage": list(found.lineage),
         "parameters": sum(tensor.size for tensor in tensors),
         "macs": graph.total_macs(model),
@@ -59,15 +60,6 @@ def file_facts(path: Path) -> dict[str, Any]:
         "bytes_by_dtype": dict(sorted(by_dtype.items())),
         "weights": _weights(tensors),
     }
-
-
-def deflated_bytes(files: Sequence[Path]) -> int:
-    """Return what files take after Deflate (RFC 1951) at its fastest level: about what a registry moves."""
-    total = 0
-    for file in files:
-        deflate = zlib.compressobj(1)
-        total += sum(len(deflate.compress(chunk)) for chunk in chunks(file)) + len(deflate.flush())
-    return total
 
 
 def _weights(tensors: Sequence[ir.TensorProtocol]) -> list[dict[str, Any]]:

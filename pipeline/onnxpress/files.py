@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -92,6 +92,18 @@ def chunks(file: Path) -> Iterator[bytes]:
     with file.open("rb") as stream:
         while chunk := stream.read(2**20):
             yield chunk
+
+
+def compressed_bytes(pieces: Iterable[bytes]) -> int:
+    """Return what bytes take after Zstandard (RFC 8878) at level 3, its default: about what a registry moves.
+
+    Level 3 is what BuildKit and containerd take for layers, too; 19 makes float weights a tenth smaller, in a hundred
+    times the time.
+    """
+    import zstandard
+
+    compressor = zstandard.ZstdCompressor(level=3).compressobj()
+    return sum(len(compressor.compress(piece)) for piece in pieces) + len(compressor.flush())
 
 
 def _umask() -> int:

@@ -4,7 +4,7 @@
 rule                                       bounds                         reads
 =========================================  =============================  ==============================================
 size.total_bytes                           max, max_ratio, max_growth     bytes on disk, external data included
-size.compressed_bytes                      max, max_ratio, max_growth     bytes to transfer: the files deflated
+size.compressed_bytes                      max, max_ratio, max_growth     bytes to transfer: after Zstandard
 size.parameters                            max, max_ratio, max_growth     parameters
 graph.opset                                min, max                       opset of the ONNX domain
 graph.forbidden_ops                        any                            nodes of operators that must not be there;

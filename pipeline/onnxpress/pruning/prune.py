@@ -22,7 +22,7 @@ from onnxpress.pruning.latency import Latency
 from onnxpress.pruning.layout import label
 from onnxpress.pruning.options import PruneOptions
 from onnxpress.pruning.repair import repair
-from onnxpress.pruning.sparsity import deflated_bytes, sparsify
+from onnxpress.pruning.sparsity import packed_bytes, sparsify
 from onnxpress.pruning.stored import pack, packed, unpack
 from onnxpress.pruning.untying import drop_zero_states, untie_parameters
 from onnxpress.pruning.widths import preferred, widths
@@ -48,8 +48,8 @@ def prune(model: ir.Model, options: PruneOptions, data: Dataset | None = None, s
         the nodes that at least one removable channel enters or leaves), ``proof_error`` (see `proof.prove`; of the cut,
         before any repair), ``layers_repaired``, ``method``, ``allocation`` and ``round_to`` as taken; with a target of
         latency ``latency_before_ms``, ``latency_ratio`` and its 95 % interval ``latency_ratio_ci95``. For single
-        weights ``sparsity``, the share of zeros among them, and ``deflated_bytes_before`` and
-        ``deflated_bytes_after``: the file stays as large, its compressed size does not.
+        weights ``sparsity``, the share of zeros among them, and ``compressed_bytes_before`` and
+        ``compressed_bytes_after``: the file stays as large, its compressed size does not.
 
     Raises:
         UsageError: the target cannot be reached, include and exclude leave no node, or repair has no data.
@@ -81,13 +81,16 @@ def prune(model: ir.Model, options: PruneOptions, data: Dataset | None = None, s
 
 def _weights(work: ir.Model, options: PruneOptions, data: Dataset | None, stage: Stage) -> Edit:
     """Zero single weights of a model, in place."""
-    before = {"params_before": allocation.parameters(work), "deflated_bytes_before": deflated_bytes(packed(work))}
+    before = {
+        "params_before": allocation.parameters(work),
+        "compressed_bytes_before": packed_bytes(packed(work)),
+    }
     changed, skipped, sparsity = sparsify(work, options, _evidence(work, options, data, stage))
     pack(work)
     facts = {
         **before,
         "params_after": before["params_before"],
-        "deflated_bytes_after": deflated_bytes(work),
+        "compressed_bytes_after": packed_bytes(work),
         "sparsity": sparsity,
     }
     return Edit(model=work, changed=tuple(changed), skipped=tuple(skipped), facts=facts)

@@ -6,13 +6,12 @@ Biases, normalization parameters and embeddings are left alone.
 
 from __future__ import annotations
 
-import zlib
-
 import numpy as np
 import onnx_ir as ir
 
 from onnxpress import artifact, graph
 from onnxpress.artifact import Skip
+from onnxpress.files import compressed_bytes
 from onnxpress.graph import Array
 from onnxpress.pruning import criteria
 from onnxpress.pruning.evidence import Evidence
@@ -70,9 +69,9 @@ def _select(model: ir.Model, options: PruneOptions) -> tuple[list[Weight], list[
     return list(found.values()), skipped
 
 
-def deflated_bytes(model: ir.Model) -> int:
-    """Return what all constants take after Deflate (RFC 1951), each on its own, at the fastest level."""
-    return sum(len(zlib.compress(tensor.tobytes(), 1)) for tensor in artifact.tensors(model))
+def packed_bytes(model: ir.Model) -> int:
+    """Return what all constants take when compressed, see `files.compressed_bytes`."""
+    return compressed_bytes(tensor.tobytes() for tensor in artifact.tensors(model))
 
 
 def largest(scores: Array, amount: float) -> Array:

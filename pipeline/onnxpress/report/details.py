@@ -62,7 +62,7 @@ def dtypes(report: Report) -> Table:
         found.update(variant.get("bytes_by_dtype") or {})
     names = [name for name, _ in found.most_common(6)]
     return Table(
-        caption="Bytes of the weights by type, and of the files after Deflate, which is about what a registry moves.",
+        caption="Bytes of the weights by type, and of the files after Zstandard, about what a registry moves.",
         headings=("variant", *names, "compressed"),
         rows=tuple(
             (
