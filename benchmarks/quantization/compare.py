@@ -52,9 +52,11 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--budget", default="60s", help="of each benchmark")
     parser.add_argument("--ours", nargs="*", default=list(OURS), choices=list(OURS))
-    parser.add_argument("-o", "--output", type=Path, help="also write everything as JSON")
+    parser.add_argument("-o", "--output", type=Path, help="also write everything as JSON; other cases there stay")
     asked = parser.parse_args()
-    results = {}
+    results: dict[str, Any] = {}
+    if asked.output and asked.output.exists():
+        results = json.loads(asked.output.read_text())["cases"]
     for case in (cases()[name] for name in asked.cases or cases()):
         models, refused = candidates(case, asked.ours, asked.threads)
         scores = {name: quality(case, name, path) for name, path in models.items()}
@@ -64,6 +66,7 @@ def main() -> None:
         print(table(case, scores, ratios, direct, refused), flush=True)
         if asked.output:
             asked.output.write_text(json.dumps({"threads": asked.threads, "cases": results}, indent=1) + "\n")
+    print(summary(results))
 
 
 def candidates(case: Case, ours: list[str], threads: int) -> tuple[dict[str, Path], dict[str, str]]:
@@ -191,6 +194,34 @@ def table(
         lines.append(f"| {name} | {' | '.join(cells)} | {_ratio(ratios.get(name))} | {_ratio(other)} |")
     lines += [f"| {name} | **{reason[:160]}** | | | | | |" for name, reason in refused.items()]
     return "\n".join(lines) + "\n"
+
+
+def summary(results: Mapping[str, Any]) -> str:
+    """Return a line per case as Markdown."""
+    lines = [
+        "| model | float | static int8 | latency | auto | latency | fastest peer in the bound | auto to it | peers out |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for case, found in results.items():
+        scores, ratios, direct = found["scores"], found["ratios"], found["against_fastest_peer"]
+        peers = {name for name in scores if name not in (FLOAT, *OURS)}
+        out = [name for name in peers if "error" in scores[name] or not keeps(scores[name])]
+        out += [name for name in found["refused"] if name not in OURS]
+        peer = direct.get("peer")
+        cells = [case, _scored(scores[FLOAT])]
+        for name in ("default", "auto"):
+            cells += [_scored(scores[name]), _ratio(ratios.get(name))] if name in scores else ["refused", ""]
+        cells += [f"{peer}: {_scored(scores[peer])}", _ratio(direct["ratios"].get("auto"))] if peer else ["none", ""]
+        lines.append(f"| {' | '.join(cells)} | {len(out)} of {len(peers) + len(set(found['refused']) - set(OURS))} |")
+    return "\n".join(lines)
+
+
+def _scored(score: Mapping[str, Any]) -> str:
+    """Say a model's size, metric and SQNR, as far as it has them."""
+    said = [f"{score['size_bytes'] / 1e6:.2f} MB"]
+    said += [] if score["value"] is None else [f"{score['value']:.2f}"]
+    said += [] if score["sqnr_db"] is None else [f"{score['sqnr_db']:.1f} dB"]
+    return ", ".join(said)
 
 
 def _interval(ratio: Interval) -> dict[str, float]:
