@@ -199,7 +199,7 @@ def table(
 def summary(results: Mapping[str, Any]) -> str:
     """Return a line per case as Markdown."""
     lines = [
-        "| model | float | static int8 | latency | auto | latency | fastest peer in the bound | auto to it | peers out |",
+        "| model | float | static int8 | latency | auto | latency | fastest peer within it | auto to it | out |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for case, found in results.items():
