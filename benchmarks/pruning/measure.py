@@ -87,10 +87,10 @@ def loaders() -> ModuleType:
 
 
 def shares(asked: argparse.Namespace, load: ModuleType) -> Iterator[Row]:
-    """Share of the MACs that pruning can reach, of every model."""
+    """Share of the MACs that pruning can reach, of every model, with channel counts kept multiples of 8."""
     zoo = [f"zoo:{name}" for name in onnxpress_models.names()]
     for name in asked.models or [*load.MODELS, *zoo]:
-        edit = prune(model_of(name, load), PruneOptions(amount=0.5))
+        edit = prune(model_of(name, load), PruneOptions(amount=0.5, round_to=asked.round_to or 8))
         facts = edit.facts
         yield {
             "model": name,

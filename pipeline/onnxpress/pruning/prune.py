@@ -108,12 +108,14 @@ def _channels(work: ir.Model, options: PruneOptions, data: Dataset | None, stage
     if not analysis.prunable:
         _refuse_replaceable(work)
     (unit, limit), *_ = (options.target or {"macs": 1.0}).items()
-    latency = None
+    latency, asked = None, f"{unit}={limit:.3g}"
     if unit in ("latency", "latency_ms"):
         with stage("time the layers", None):
             latency = Latency(reference, data, SessionOptions(provider=options.provider))
         share = min(limit / latency.whole_ms, 1.0) if unit == "latency_ms" else limit
         options = options.model_copy(update={"target": {"latency": share}})
+        if unit == "latency_ms":
+            asked = f"latency={limit:.3g}ms ({share:.3g} of the baseline's {latency.whole_ms:.3g} ms)"
     measure = latency or allocation.MEASURES[unit]
     whole = measure(work)
 
@@ -124,7 +126,7 @@ def _channels(work: ir.Model, options: PruneOptions, data: Dataset | None, stage
         return latency.compare(reference, surgery.without(work, choice)).value
 
     with stage("see how far it can go", None):
-        options, groups, skipped = _rounded(analysis, options, least)
+        options, groups, skipped = _rounded(analysis, options, asked, least)
     facts: dict[str, Any] = {
         "params_before": allocation.parameters(work),
         "macs_before": graph.total_macs(work),
@@ -198,7 +200,7 @@ def _refuse_replaceable(work: ir.Model) -> None:
 
 
 def _rounded(
-    analysis: Analysis, options: PruneOptions, least: Callable[[allocation.Counts], float]
+    analysis: Analysis, options: PruneOptions, asked: str, least: Callable[[allocation.Counts], float]
 ) -> tuple[PruneOptions, list[Group], list[Skip]]:
     """Settle what channel counts are rounded to; return the options with it, the groups that can shrink, the others.
 
@@ -207,6 +209,7 @@ def _rounded(
     Args:
         analysis: Of the model.
         options: As given.
+        asked: The target, for messages.
         least: Returns the share of the target's quantity that is left at the given widths.
 
     Raises:
@@ -228,8 +231,11 @@ def _rounded(
             break
         round_to //= 2
     if options.target is not None and left > share:
+        if not groups and skipped:
+            why = min(skipped, key=lambda skip: skip.op == "output")
+            raise UsageError(f"target {asked}: nothing can be removed. {why.op} {why.where!r}: {why.reason}.")
         raise UsageError(
-            f"target {unit}={share:.3g}: cannot be reached, all that can be removed leaves {left:.3g} of the "
+            f"target {asked}: cannot be reached, all that can be removed leaves {left:.3g} of the "
             f"baseline's {unit}. Ask for at least that much, or allow more with round_to and exclude."
         )
     return tried, groups, skipped

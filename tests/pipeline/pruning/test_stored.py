@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from onnx.reference import ReferenceEvaluator
 
 from onnxpress import graph
+from onnxpress.errors import UsageError
 from onnxpress.pruning import PruneOptions, prune, stored, surgery
 from onnxpress.pruning.allocation import weight_bytes
 from onnxpress.pruning.groups import analyze
@@ -229,3 +230,14 @@ def test_a_weight_that_is_quantized_at_load_counts_as_stored(build: Build) -> No
 def test_what_is_left_alone_is_named(build: Build, text: str, where: str, reason: str) -> None:
     edit = prune(build(f"net {text}", opset=21), PruneOptions(amount=0.5, round_to=1))
     assert (where, reason) in [(skip.where, skip.reason) for skip in edit.skipped]
+
+
+def test_a_model_of_integer_operators_is_refused_by_name(build: Build) -> None:
+    text = """
+        net (uint8[N,8] x, float is, uint8 iz, int8[8,4] w, float ws, int8 wz, float ys, uint8 yz) => (uint8[N,4] y) {
+          y = QLinearMatMul (x, is, iz, w, ws, wz, ys, yz)
+        }
+    """
+    model = build(text)
+    with pytest.raises(UsageError, match=r"nothing can be removed\. QLinearMatMul 'y': this operator is not followed"):
+        prune(model, PruneOptions(target={"macs": 0.5}))

@@ -67,6 +67,15 @@ def test_the_page_loads_nothing_and_runs_nothing_but_its_own_script(report: Repo
     assert "http" not in re.sub(r'http-equiv="[^"]*"', "", html.render(report))
 
 
+def test_accuracy_stands_against_macs_where_variants_differ_in_them(report: Report) -> None:
+    page = Page(html.render(report))
+    (label,) = [svg["aria-labelledby"] for svg in page.all("svg") if str(svg["aria-labelledby"]).startswith("work-")]
+    assert label == "work-title work-description"
+    assert "41,214,464 MACs" in page.text and "28,850,120 MACs" in page.text
+    same = [variant | {"macs": 41214464} for variant in report.variants]
+    assert "work-title" not in html.render(dataclasses.replace(report, variants=tuple(same)))
+
+
 def test_names_are_text(hostile: Report) -> None:
     page = Page(html.render(hostile))
     assert '<script>alert("1")</script>' in page.text

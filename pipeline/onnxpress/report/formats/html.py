@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -14,7 +15,7 @@ from onnxpress.report import assumptions, charts, details, tables, view
 from onnxpress.report.charts import Mark, Point
 from onnxpress.report.numbers import ratio_interval, signed, times
 from onnxpress.report.report import Report
-from onnxpress.units import format_bytes, format_ms
+from onnxpress.units import format_bytes, format_count, format_ms
 
 SCRIPT = Path(__file__).with_name("report.js")
 SHOWN = 200
@@ -60,6 +61,7 @@ def _charts(report: Report) -> dict[str, str]:
         "start": details.start(report),
         "drops": _drops(report),
         "plot": _plot(report),
+        "work": _work(report),
     }
 
 
@@ -100,6 +102,24 @@ def _plot(report: Report) -> str:
         if report.bench and any(speed["latency_ms"] for speed in report.bench["variants"])
         else (_size, "size (logarithmic), left is smaller", format_bytes)
     )
+    most = _most(report, across, "latency.p50" if across is _latency else "size.total_bytes")
+    return _against(report, "plot", across, x_title, x_axis, most)
+
+
+def _work(report: Report) -> str:
+    """Draw accuracy against multiply-accumulates, where variants differ in those: the curve of pruning."""
+    if len({variant.get("macs") for variant in report.variants}) < 2:
+        return ""
+    return _against(report, "work", _macs, "MACs of one sample (logarithmic), left is less work", format_count, None)
+
+
+Across = Callable[[Report, str], Mark | None]
+
+
+def _against(
+    report: Report, name: str, across: Across, x_title: str, x_axis: Callable[[float], str], most: float | None
+) -> str:
+    """Draw accuracy, or what stands in for it, against something; nothing where fewer than two variants have both."""
     upwards, y_title = (
         (_accuracy, view.metric_name(report)) if report.metric else (_agreement, f"agreement with {report.baseline}, %")
     )
@@ -108,17 +128,16 @@ def _plot(report: Report) -> str:
         x, y = across(report, variant["id"]), upwards(report, variant["id"])
         if x is not None and y is not None:
             points.append(Point(label=variant["id"], x=x, y=y))
-    title = f"{y_title} against {x_title.partition(' (')[0]}"
     if len(points) < 2:
         return ""
     return charts.plot(
-        "plot",
-        title,
+        name,
+        f"{y_title} against {x_title.partition(' (')[0]}",
         points,
         x_title,
         f"{y_title}, up is better",
         x_axis,
-        most_x=_most(report, points[0], "latency.p50" if across is _latency else "size.total_bytes"),
+        most_x=most,
         least_y=_least(report, points[0]) if upwards is _accuracy else None,
     )
 
@@ -130,10 +149,11 @@ def _limits(report: Report, rule: str) -> dict[str, float]:
     return {name: RULES[rule].parse(name, text) for name, _, text in pairs if name in RULES[rule].bounds}
 
 
-def _most(report: Report, baseline: Point, rule: str) -> float | None:
+def _most(report: Report, across: Across, rule: str) -> float | None:
     """Return the largest value on the horizontal axis that the policy allows."""
-    found = _limits(report, rule)
-    ratios = [baseline.x.value * found[name] for name in ("max_ratio", "max_regression") if name in found]
+    found, baseline = _limits(report, rule), across(report, report.baseline)
+    names = [name for name in ("max_ratio", "max_regression") if name in found]
+    ratios = [baseline.value * found[name] for name in names] if baseline is not None else []
     return min([*ratios, *([found["max"]] if "max" in found else [])], default=None)
 
 
@@ -161,6 +181,11 @@ def _latency(report: Report, variant: str) -> Mark | None:
 def _size(report: Report, variant: str) -> Mark | None:
     size = report.variant(variant)["size_bytes"]
     return _mark(report, variant, size, None, format_bytes(size))
+
+
+def _macs(report: Report, variant: str) -> Mark | None:
+    macs = report.variant(variant).get("macs")
+    return _mark(report, variant, macs, None, f"{macs:,} MACs") if macs else None
 
 
 def _accuracy(report: Report, variant: str) -> Mark | None:
