@@ -107,6 +107,10 @@ class Layout:
                 self.channels.fix(block.numbers, source(value))
         self._blocks[value] = tuple(fitting)
 
+    def is_joint(self, value: ir.Value, axis: int) -> bool:
+        """Tell whether the numbers on an axis lie on other axes, too."""
+        return any(axis in block.axes and len(block.axes) > 1 for block in self.blocks(value))
+
     def tracked(self) -> dict[ir.Value, tuple[Block, ...]]:
         """Return every value that has blocks, in the order in which they were met."""
         return {value: blocks for value, blocks in self._blocks.items() if blocks}

@@ -11,6 +11,15 @@ import pytest
 from onnx_ir.passes.common import ShapeInferencePass
 
 Build = Callable[..., ir.Model]
+CHAIN = """
+net (float[N,3,8,8] x, float[16,3,1,1] aw, float[32,16,1,1] bw, float[64,32,1,1] cw, float[10,64,1,1] dw)
+  => (float[N,10,8,8] y) {
+  a = Conv (x, aw)
+  b = Conv (a, bw)
+  c = Conv (b, cw)
+  y = Conv (c, dw)
+}
+"""
 
 
 def _model(text: str, *, opset: int = 17, seed: int = 0) -> ir.Model:
@@ -39,3 +48,9 @@ def _model(text: str, *, opset: int = 17, seed: int = 0) -> ir.Model:
 @pytest.fixture
 def build() -> Build:
     return _model
+
+
+@pytest.fixture
+def chain() -> ir.Model:
+    """Four convolutions in a row, of 16, 32, 64 and 10 channels."""
+    return _model(CHAIN)

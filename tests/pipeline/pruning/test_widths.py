@@ -11,15 +11,6 @@ from onnxpress.pruning.groups import Group, analyze
 from onnxpress.pruning.widths import preferred, widths
 
 Build = Callable[..., ir.Model]
-NET = """
-net (float[N,3,8,8] x, float[16,3,1,1] aw, float[32,16,1,1] bw, float[64,32,1,1] cw, float[10,64,1,1] dw)
-  => (float[N,10,8,8] y) {
-  a = Conv (x, aw)
-  b = Conv (a, bw)
-  c = Conv (b, cw)
-  y = Conv (c, dw)
-}
-"""
 HEADS = """
 net (float[N,S,8] x, float[8,48] vw, float[48,8] ow) => (float[N,S,8] y) {
   v = MatMul (x, vw)
@@ -42,9 +33,8 @@ def test_width_of_a_channel_counts_in_the_rounding(build: Build) -> None:
     assert widths(group, 12) == [3, 6]
 
 
-def test_widths_of_a_group_that_is_no_multiple(build: Build) -> None:
-    model = build(NET)
-    group: Group = analyze(model).prunable[0]
+def test_widths_of_a_group_that_is_no_multiple(chain: ir.Model) -> None:
+    group: Group = analyze(chain).prunable[0]
     assert widths(group, 8) == [8, 16]
     assert widths(group, 6) == [6, 12, 16]
     assert widths(group, 16) == [16]
@@ -72,18 +62,18 @@ def counts(model: ir.Model, **options: object) -> tuple[int, list[int]]:
 
 
 @pytest.mark.usefixtures("wide")
-def test_the_default_is_what_the_host_prefers(build: Build) -> None:
-    assert counts(build(NET), amount=0.3, allocation="uniform") == (16, [16, 16, 48])
-    assert counts(build(NET), amount=0.3, allocation="uniform", provider="cuda") == (8, [8, 24, 48])
+def test_the_default_is_what_the_host_prefers(chain: ir.Model) -> None:
+    assert counts(chain, amount=0.3, allocation="uniform") == (16, [16, 16, 48])
+    assert counts(chain, amount=0.3, allocation="uniform", provider="cuda") == (8, [8, 24, 48])
 
 
 @pytest.mark.usefixtures("wide")
-def test_small_layers_are_cut_finer_when_the_aim_needs_it(build: Build) -> None:
-    assert counts(build(NET), amount=0.75, allocation="uniform") == (8, [8, 8, 16])  # 16 would leave 48 of 112
-    assert counts(build(NET), target={"macs": 0.05}, allocation="uniform")[0] == 4
+def test_small_layers_are_cut_finer_when_the_aim_needs_it(chain: ir.Model) -> None:
+    assert counts(chain, amount=0.75, allocation="uniform") == (8, [8, 8, 16])  # 16 would leave 48 of 112
+    assert counts(chain, target={"macs": 0.05}, allocation="uniform")[0] == 4
 
 
 @pytest.mark.usefixtures("wide")
-def test_the_users_word_wins(build: Build) -> None:
-    assert counts(build(NET), amount=0.75, allocation="uniform", round_to=16) == (16, [16, 16, 16])
-    assert counts(build(NET), amount=0.3, allocation="uniform", round_to=1) == (1, [11, 22, 45])
+def test_the_users_word_wins(chain: ir.Model) -> None:
+    assert counts(chain, amount=0.75, allocation="uniform", round_to=16) == (16, [16, 16, 16])
+    assert counts(chain, amount=0.3, allocation="uniform", round_to=1) == (1, [11, 22, 45])

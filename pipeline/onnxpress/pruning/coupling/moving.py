@@ -30,7 +30,7 @@ def concat(layout: Layout, node: ir.Node) -> None:
         return
     rank = len(graph.shape(values[0]) or ())
     axis = graph.attribute_int(node, "axis", 0) % rank
-    joint = any(axis in block.axes and len(block.axes) > 1 for value in values for block in layout.blocks(value))
+    joint = any(layout.is_joint(value, axis) for value in values)
     unknown = any(length(value, axis) is None for value in values)
     along = any(axis in block.axes for value in values for block in layout.blocks(value))
     if along and (joint or unknown):
@@ -53,9 +53,8 @@ def split(layout: Layout, node: ir.Node) -> None:
     sizes = [length(value, axis) for value in node.outputs]
     if None in sizes:
         layout.seal(x, axis, obstacle(node, "splits into sizes known only at run time"))
-    for block in layout.blocks(x):
-        if axis in block.axes and len(block.axes) > 1:
-            layout.seal(x, axis, obstacle(node, "splits this axis"))
+    if layout.is_joint(x, axis):
+        layout.seal(x, axis, obstacle(node, "splits this axis"))
     start = 0
     for value, size in zip(node.outputs, sizes, strict=True):
         blocks = []
@@ -78,8 +77,7 @@ def slice_(layout: Layout, node: ir.Node) -> None:
         return
     for axis, part in taken.items():
         size = length(x, axis)
-        joint = any(axis in block.axes and len(block.axes) > 1 for block in layout.blocks(x))
-        if joint or size is None or part.step != 1:
+        if layout.is_joint(x, axis) or size is None or part.step != 1:
             layout.seal(x, axis, obstacle(node, "takes a part of this axis that cannot be followed"))
     blocks = []
     for block in layout.blocks(x):
@@ -98,8 +96,7 @@ def pad(layout: Layout, node: ir.Node) -> None:
         return
     constant = node.attributes.get_string("mode", "constant") == "constant"
     for axis, (before, after) in added.items():
-        joint = any(axis in block.axes and len(block.axes) > 1 for block in layout.blocks(x))
-        if (before or after) and (joint or not constant or min(before, after) < 0):
+        if (before or after) and (layout.is_joint(x, axis) or not constant or min(before, after) < 0):
             layout.seal(x, axis, obstacle(node, "pads this axis with other than a constant"))
     blocks = []
     for block in layout.blocks(x):

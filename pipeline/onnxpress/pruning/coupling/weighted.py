@@ -96,9 +96,8 @@ def matmul(layout: Layout, node: ir.Node) -> None:
         layout.refuse(node, "multiplies by a vector")
         return
     for value, axis, kept in ((left, ranks[0] - 1, ranks[0] - 2), (right, ranks[1] - 2, ranks[1] - 1)):
-        for block in layout.blocks(value):
-            if axis in block.axes and len(block.axes) > 1:
-                layout.seal(value, axis, obstacle(node, "sums over this axis"))
+        if layout.is_joint(value, axis):
+            layout.seal(value, axis, obstacle(node, "sums over this axis"))
         if graph.constant_tensor(value) is not None and len(graph.shape(value) or ()) == 2:
             layout.track(value, kept, node)
     pair = (left, ranks[0] - 1), (right, ranks[1] - 2)
