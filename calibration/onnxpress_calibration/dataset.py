@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -49,11 +50,12 @@ class Dataset:
 
     @cached_property
     def sha256(self) -> str:
-        """Hash of the samples themselves: names, dtypes, shapes and bytes, whatever the chunks or the file."""
-        digest = hashlib.sha256()
-        for sample in self.samples():
-            _add(digest, sample)
-        return digest.hexdigest()
+        """Hash of the samples themselves: names, dtypes, shapes and bytes, whatever the chunks or the file.
+
+        Whoever reads all of the data makes it in passing, so that it seldom takes another reading.
+        """
+        deque(self.samples(), maxlen=0)
+        return str(self.__dict__["sha256"])
 
     def input_hashes(self) -> Iterator[bytes]:
         """Yield a hash of each sample without its label: equal inputs, equal hashes, whatever the data set."""
@@ -118,7 +120,7 @@ class Dataset:
                 for piece in self._pieces(_batch_size(inputs, SPLIT_AT_ONCE), inputs):
                     numbers = range(position, position + samples_in(piece))
                     for row in range(0, len(numbers), unit):  # here, where the number of a sample is known
-                        one = {k: value[row : row + unit] if value.ndim else value for k, value in piece.items()}
+                        one = _rows(piece, row, row + unit)
                         self._checked(one, inputs, numbers[row])
                     position = numbers.stop
                     rows = [row for row, n in enumerate(numbers) if _is_taken(n // unit, exact) == taken]
@@ -161,17 +163,24 @@ class Dataset:
         return DataError(f"data {self.origin}: holds no samples. At least one is needed.")
 
     def _pieces(self, size: int, inputs: Mapping[str, InputSpec] | None = None) -> Iterator[dict[str, Array]]:
-        left = self.limit
-        for chunk in self.read():
+        left, digest = self.limit, None if "sha256" in self.__dict__ else hashlib.sha256()
+        for chunk in () if left == 0 else self.read():
             length = self._chunk_length(chunk)
             one_by_one = any(_is_whole(chunk[name], spec) for name, spec in (inputs or {}).items() if name in chunk)
             step = 1 if one_by_one else size
             for start in range(0, length, step):
-                stop = min(start + step, length if left is None else start + left)
-                if stop <= start:
-                    return
-                yield {name: value[start:stop] if value.ndim else value for name, value in chunk.items()}
-                left = None if left is None else left - (min(stop, length) - start)
+                stop = min(start + step, length, length if left is None else start + left)
+                if digest is not None:
+                    for row in range(start, stop):
+                        _add(digest, _rows(chunk, row, row + 1))
+                yield _rows(chunk, start, stop)
+                left = None if left is None else left - (stop - start)
+                if left == 0:
+                    break
+            if left == 0:
+                break
+        if digest is not None:
+            self.__dict__["sha256"] = digest.hexdigest()
 
     def _chunk_length(self, chunk: Mapping[str, Array]) -> int:
         if not isinstance(chunk, Mapping) or not all(isinstance(value, np.ndarray) for value in chunk.values()):
@@ -250,6 +259,10 @@ def samples_in(batch: Mapping[str, Array]) -> int:
 
 def _bytes(sample: Mapping[str, Array]) -> int:
     return sum(value.nbytes for value in sample.values())
+
+
+def _rows(chunk: Mapping[str, Array], start: int, stop: int) -> dict[str, Array]:
+    return {name: value[start:stop] if value.ndim else value for name, value in chunk.items()}
 
 
 def _add(digest: hashlib._Hash, sample: Mapping[str, Array]) -> None:

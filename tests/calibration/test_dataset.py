@@ -147,6 +147,17 @@ def test_drawn_samples_are_held_within_bounds_and_the_data_is_read_once(monkeypa
     assert whole.drawn(specs, 20).count == 1
 
 
+@pytest.mark.parametrize("limit", [None, 3, 5, 6, 20])
+def test_the_hash_is_made_in_passing_by_whoever_reads_all(limit: int | None) -> None:
+    read = []
+    chunks = [rows(5), rows(4)]
+    whole = Dataset(origin="a", read=lambda: read.append(1) or iter(chunks), limit=limit)
+    expected = replace(whole).sha256
+    next(whole.batches(X, 2))
+    assert len(list(whole.batches(X, 2))) >= 2 and len(read) == 3
+    assert whole.sha256 == expected and len(read) == 3
+
+
 @given(count=st.integers(1, 300), share=st.sampled_from([0.0, 0.01, 0.1, 0.25, 1 / 3, 0.5, 0.9]))
 def test_split_takes_a_share_that_is_spread_over_all(count: int, share: float) -> None:
     parts = data(rows(count)).split(X, share)
