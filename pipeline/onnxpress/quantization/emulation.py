@@ -19,13 +19,11 @@ import onnx_ir as ir
 
 from onnxpress import graph
 from onnxpress.errors import ModelError
+from onnxpress.quantization.pairs import HIGH, LOW, product_order, risky
 from onnxpress.quantization.params import Array
 from onnxpress.session import SessionOptions, open_session, run
 from onnxpress_calibration.dataset import LABELS, Dataset
 
-LOW, HIGH = -32768, 32767
-PEAK = 255
-"""Largest uint8 activation."""
 SAMPLES = 16
 
 
@@ -99,45 +97,6 @@ def predict(model: ir.Model, data: Dataset) -> list[Saturation]:
         )
         for layer, (lost, signal, changed, count) in zip(emulation.layers, sums.tolist(), strict=True)
     ]
-
-
-def risky(weights: Array) -> tuple[Array, Array]:
-    """Return the pairs that can leave the int16 range with activations in 0…255: (pair [R], column [R]).
-
-    Args:
-        weights: Integers [K, M]; rows 2i and 2i + 1 are the pair i.
-    """
-    first, second = paired(weights)
-    highest = PEAK * (np.maximum(first, 0) + np.maximum(second, 0))
-    lowest = PEAK * (np.minimum(first, 0) + np.minimum(second, 0))
-    pair, column = np.nonzero((highest > HIGH) | (lowest < LOW))
-    order = np.argsort(column, kind="stable")
-    return pair[order], column[order]
-
-
-def saturating_product(activations: Array, weights: Array) -> Array:
-    """Return the product as the kernel computes it, pair by pair: the definition, for tests and small matrices.
-
-    Args:
-        activations: Integers 0…255, [N, K].
-        weights: Integers -128…127, [K, M].
-
-    Returns:
-        int64 [N, M].
-    """
-    first, second = paired(weights.astype(np.int64))
-    left, right = paired(activations.T.astype(np.int64))
-    total = np.zeros((activations.shape[0], weights.shape[1]), np.int64)
-    for one, two, a, b in zip(first, second, left, right, strict=True):
-        total += np.clip(np.outer(a, one) + np.outer(b, two), LOW, HIGH)
-    return total
-
-
-def paired(matrix: Array) -> tuple[Array, Array]:
-    """Return even and odd rows, a row of zeros added where one is missing."""
-    if len(matrix) % 2:
-        matrix = np.concatenate([matrix, np.zeros_like(matrix[:1])])
-    return matrix[0::2], matrix[1::2]
 
 
 class _Emulation:
@@ -293,13 +252,6 @@ def integer_layer(node: ir.Node) -> Layer | None:
         rows=_rows(integers, groups) if node.op_type == "Conv" else np.indices(matrix.shape)[0],
         kernel=integers.shape[2:],
     )
-
-
-def product_order(node: ir.Node, weight: Array) -> Array:
-    """Return a layer's weight as [K, M], rows in the order in which the kernel multiplies: channels fastest."""
-    if node.op_type == "Conv":  # [M, C/group, k…]
-        return np.moveaxis(weight, (0, 1), (-1, -2)).reshape(-1, weight.shape[0])
-    return weight.T if node.op_type == "Gemm" and graph.attribute_int(node, "transB", 0) else weight
 
 
 def _rows(weight: Array, groups: int) -> Array:

@@ -82,7 +82,7 @@ class QuantizeOptions(NodeSelection):
     calibration data changes least (static, auto; weight-only where there are calibration data)."""
     target_cpu: Literal["any", "avx2", "avx512", "vnni", "amx", "arm"] = "any"
     """The CPUs that will serve. x86 without VNNI (``avx2``, ``avx512``, so also ``any``) saturates sums of two
-    products. static: layers in which that happens on calibration data get coarser weights in the channels concerned;
+    products. static: layers that lose by it on calibration data get weights with which it cannot happen;
     dynamic: weights of 7 bits for ``avx2`` and ``avx512``."""
     verify: bool = True
     """Compare the quantized model with the float model, and refuse it when it lost more than the bounds allow."""

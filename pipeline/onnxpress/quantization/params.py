@@ -103,16 +103,18 @@ def quantize_weight(
     if floor is not None:
         scale = np.maximum(scale, floor.max() if axis is None else floor)
     scale = np.where(scale < np.finfo(np.float32).tiny, np.float32(1), scale).astype(np.float32)
-    steps = scale if axis is None else scale.reshape([-1 if i == axis else 1 for i in range(weight.ndim)])
-    integers = np.clip(np.round(weight / steps), -grid.limit, grid.limit)
+    integers = np.clip(np.round(weight / along(scale, axis, weight.ndim)), -grid.limit, grid.limit)
     return (integers + int(grid.zero_point)).astype(grid.zero_point.dtype), scale
 
 
 def dequantize_weight(integers: Array, scale: Array, axis: int | None) -> Array:
     """Return the float32 weight that integers and scales of `quantize_weight` stand for."""
-    if axis is not None:
-        scale = scale.reshape([-1 if i == axis % integers.ndim else 1 for i in range(integers.ndim)])
-    return integers * scale
+    return integers * along(scale, axis, integers.ndim)
+
+
+def along(scale: Array, axis: int | None, rank: int) -> Array:
+    """Return scales as they broadcast to a weight: [channels] along the axis, or the one scale of all."""
+    return scale if axis is None else scale.reshape([-1 if i == axis % rank else 1 for i in range(rank)])
 
 
 def bias_floor(bias: Array, input_scale: np.float32) -> Array:

@@ -12,7 +12,7 @@ from onnxpress import graph
 from onnxpress.artifact import Edit, Skip
 from onnxpress.errors import ModelError, UsageError
 from onnxpress.export.prepare import prepare
-from onnxpress.quantization import dynamic, fp16, saturation, static, weight_only
+from onnxpress.quantization import dynamic, fp16, static, weight_only
 from onnxpress.quantization.backends import onnxruntime
 from onnxpress.quantization.collecting import needed
 from onnxpress.quantization.kernels import require
@@ -21,6 +21,7 @@ from onnxpress.quantization.placement import gemms, place
 from onnxpress.quantization.profiling import profile
 from onnxpress.quantization.ranges import choose_ranges
 from onnxpress.quantization.rounding import observe, reconstruction
+from onnxpress.quantization.saturation import limited
 from onnxpress.quantization.sensitivity import sensitivity
 from onnxpress.quantization.techniques.bias_correction import correct_biases
 from onnxpress.quantization.techniques.equalization import equalize
@@ -137,21 +138,21 @@ def _static(
     if few is not None and options.reconstructs:
         rounding = reconstruction(copy, placement, options, few, advance)
         facts["reconstructed_weights"] = len(rounding.seen)
+    limits = limited(copy, ranges, options, few, rounding) if options.saturates else {}
+    weights = Weights(limits, rounding)
+    if options.saturates:
+        facts["saturation_avoided"] = sorted(node.name or "" for nodes in limits.values() for node in nodes)
     if few is not None and options.verify:
-        losses = sensitivity(model, options, few, ranges, weights=Weights(rounding=rounding), advance=advance)
+        losses = sensitivity(model, options, few, ranges, weights=weights, advance=advance)
         facts["sensitivity"] = [asdict(each) for each in losses]
     if few is not None and options.bias_correction:
-        weights = Weights(rounding=rounding)
         facts["corrected_biases"] = correct_biases(copy, options, few, ranges, advance, weights=weights)
     if data is None and (options.equalize or options.smooth or options.bias_correction or options.reconstructs):
         facts["notes"] = [
             "equalization, smoothing, bias correction and reconstruction need samples: with --profile alone they are "
             "left out"
         ]
-    if options.saturates:
-        edit = saturation.write_safely(copy, ranges, options, few, rounding)
-    else:
-        edit = static.write(copy, placement, ranges, options, Weights(rounding=rounding))
+    edit = static.write(copy, placement, ranges, options, weights)
     return replace(edit, skipped=(*edit.skipped, *skipped), facts={**edit.facts, **facts})
 
 

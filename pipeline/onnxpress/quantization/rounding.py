@@ -27,7 +27,7 @@ from onnxpress.evaluation.fidelity import without_padding
 from onnxpress.graph import Array
 from onnxpress.pruning.linear import Linear, Moments, linear, with_ones
 from onnxpress.quantization.options import MEMORY_BUDGET_BYTES, QuantizeOptions
-from onnxpress.quantization.params import WeightGrid
+from onnxpress.quantization.params import WeightGrid, along
 from onnxpress.quantization.placement import Placement
 from onnxpress.quantization.profiling import exposing, groups, named
 from onnxpress.session import open_session, run
@@ -82,31 +82,44 @@ class Reconstruction:
             scale: As `onnxpress.quantization.params.quantize_weight` returns it.
             grid: The integers to use.
         """
-        found, shape = self.seen.get(tensor), tensor.shape.numpy()
-        if found is None or axis not in (None, found.layer.facts.out_axis % len(shape)):  # a table looked up by rows
+        shape = tensor.shape.numpy()
+        if not self.knows(tensor, axis):
             return None
         key = tensor, grid, scale.tobytes()
         if key not in self._made:
-            scales = scale if axis is None else scale.reshape([-1 if i == axis else 1 for i in range(len(shape))])
-            steps = self.steps(tensor, np.broadcast_to(scales, shape), -grid.limit, grid.limit)
+            scales = np.broadcast_to(along(scale, axis, len(shape)), shape)
+            steps = self.steps(tensor, scales, -grid.limit, grid.limit)
             assert steps is not None  # noqa: S101 - it was seen
             self._made[key] = np.ascontiguousarray(steps + int(grid.zero_point), grid.zero_point.dtype)
         return self._made[key]
 
-    def steps(self, tensor: ir.TensorProtocol, scales: Array, lowest: int, highest: int) -> Array | None:
+    def knows(self, tensor: ir.TensorProtocol, axis: int | None) -> bool:
+        """Tell whether data were seen at a weight; a table that is looked up by its rows has its scales elsewhere."""
+        found = self.seen.get(tensor)
+        return found is not None and axis in (None, found.layer.facts.out_axis % len(tensor.shape))
+
+    def energy(self, tensor: ir.TensorProtocol) -> Array:
+        """Return the mean square of what each value of a weight is multiplied with, of the weight's shape."""
+        layer, squares = self.seen[tensor].layer, self.seen[tensor].squares
+        return layer.tensor(np.broadcast_to(np.diagonal(squares, axis1=1, axis2=2)[:, :, None], layer.matrix().shape))
+
+    def steps(
+        self, tensor: ir.TensorProtocol, scales: Array, lowest: Array | int, highest: Array | int
+    ) -> Array | None:
         """Return the steps of a weight between the bounds, of its shape and dtype; None where no data were seen at it.
 
         Args:
             tensor: The float weight.
             scales: Of one step, for each value of the weight.
-            lowest: The smallest integer.
+            lowest: The smallest integer, of each value or of all.
             highest: The largest.
         """
         found = self.seen.get(tensor)
         if found is None:
             return None
         layer = found.layer
-        return layer.tensor(reconstruct(layer.matrix(), layer.as_matrix(scales), found.squares, lowest, highest))
+        ends = (layer.as_matrix(end) if isinstance(end, np.ndarray) else end for end in (lowest, highest))
+        return layer.tensor(reconstruct(layer.matrix(), layer.as_matrix(scales), found.squares, *ends))
 
 
 def observe(
@@ -186,14 +199,14 @@ def reconstruction(
     )
 
 
-def reconstruct(matrix: Array, scales: Array, squares: Array, lowest: int, highest: int) -> Array:
+def reconstruct(matrix: Array, scales: Array, squares: Array, lowest: Array | int, highest: Array | int) -> Array:
     """Round a matrix to integers with which its products with the data it was made for change least.
 
     Args:
         matrix: float [groups, features, channels].
         scales: Of one integer step, broadcastable to the matrix.
         squares: Mean products of the features with each other, [groups, features, features].
-        lowest: The smallest integer.
+        lowest: The smallest integer, broadcastable to the matrix.
         highest: The largest.
 
     Returns:
@@ -204,11 +217,13 @@ def reconstruct(matrix: Array, scales: Array, squares: Array, lowest: int, highe
     order = np.argsort(-energy, axis=1, kind="stable")[:, :, None]
     ordered = np.take_along_axis(np.take_along_axis(squares, order, 1), order.transpose(0, 2, 1), 2)
     ordered = ordered + damping[:, None, None] * np.eye(squares.shape[1])
+
+    def arranged(values: Array | int) -> Array:
+        spread = np.broadcast_to(values, matrix.shape)
+        return spread if np.ndim(values) == 0 else np.take_along_axis(spread, order, 1)
+
     problem = _Problem(
-        matrix=np.take_along_axis(matrix, order, 1),
-        scales=np.take_along_axis(np.broadcast_to(scales, matrix.shape), order, 1),
-        lowest=lowest,
-        highest=highest,
+        matrix=arranged(matrix), scales=arranged(scales), lowest=arranged(lowest), highest=arranged(highest)
     )
     factor = np.linalg.cholesky(ordered[:, ::-1, ::-1])[:, ::-1, ::-1]  # H = V Vᵀ
     nearest = problem.rounded(problem.matrix, slice(None))
@@ -224,12 +239,12 @@ def reconstruct(matrix: Array, scales: Array, squares: Array, lowest: int, highe
 class _Problem:
     matrix: Array
     scales: Array
-    lowest: int
-    highest: int
+    lowest: Array
+    highest: Array
 
     def rounded(self, wanted: Array, at: slice | int) -> Array:
         """Return the nearest integers to what the features ``at`` should be."""
-        return np.clip(np.rint(wanted / self.scales[:, at]), self.lowest, self.highest)
+        return np.clip(np.rint(wanted / self.scales[:, at]), self.lowest[:, at], self.highest[:, at])
 
     def loss(self, steps: Array, squares: Array) -> Array:
         """Return the squared error of each channel, [groups, channels]."""

@@ -137,6 +137,6 @@ def test_layers_behind_int8_layers_read_it_as_float16(build: Callable[[], ir.Mod
     converted = fp16.mix(mixed, {convs[1]}, set(convs), {})
     assert convs[1] in converted and convs[0] not in converted
     onnx.checker.check_model(artifact.save(mixed, tmp_path / "m.onnx").path, full_check=True)
-    x = np.random.default_rng(5).normal(size=(4, *BUILD[build])).astype(np.float32)
+    x = np.random.default_rng(5).normal(size=(64, *BUILD[build])).astype(np.float32)
     expected, found = run(integers, {"x": x}), run(mixed, {"x": x})
     assert 0 < np.abs(found - expected).max() <= 0.02 * np.abs(expected).max()

@@ -179,8 +179,8 @@ def test_weights_keep_scales_and_limits_and_are_made_once(axis: int | None, unsi
     assert (scale == expected).all() and (integers != nearest).any()
     assert np.abs(integers.astype(int) - int(grid.zero_point)).max() <= grid.limit
     assert Weights(rounding=found).quantize(tensor, axis, grid)[0] is integers  # another search, the same memory
-    floor = Weights({tensor: scale * 2}, found).quantize(tensor, axis, grid)[0]
-    assert (floor == quantize_weight(tensor.numpy(), axis, grid, scale * 2)[0]).all()
+    floor = np.broadcast_to(scale * 2, (1,) if axis is None else scale.shape)
+    assert (Weights(rounding=found).quantize(tensor, axis, grid, floor=floor)[1] == scale * 2).all()
 
 
 def test_a_table_that_is_also_a_weight_is_looked_up_by_its_own_rounding() -> None:

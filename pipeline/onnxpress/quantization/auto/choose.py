@@ -29,7 +29,7 @@ from onnxpress.quantization.options import MAX_DROP, QuantizeOptions
 from onnxpress.quantization.placement import gemms, place
 from onnxpress.quantization.ranges import choose_ranges
 from onnxpress.quantization.rounding import reconstruction
-from onnxpress.quantization.saturation import floors, needed_scales
+from onnxpress.quantization.saturation import limited
 from onnxpress.quantization.sensitivity import sensitivity
 from onnxpress.quantization.techniques.bias_correction import bias_shifts
 from onnxpress.quantization.weights import Weights
@@ -83,8 +83,8 @@ def choose(
     placement = place(fused, options.selects)
     ranges = choose_ranges(placement, placement.candidates, collected, options.calibrator, options.levels)
     rounding = reconstruction(fused, placement, options, calibration) if options.reconstructs else None
-    scales = needed_scales(fused, ranges, options, calibration, rounding) if options.saturates else {}
-    weights = Weights(floors(placement, scales), rounding)
+    limits = limited(fused, ranges, options, calibration, rounding) if options.saturates else {}
+    weights = Weights(limits, rounding)
     candidates = Candidates(
         model=fused,
         ranges=ranges,
