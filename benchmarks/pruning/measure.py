@@ -13,6 +13,7 @@ project: ``ONNXPRESS_REAL_DATA`` names their folder (default ``../shared/real``)
 from __future__ import annotations
 
 import argparse
+import csv
 import importlib.util
 import json
 import os
@@ -43,7 +44,7 @@ DATA = {  # calibration, test, samples of the first
     "resnet56": ("cifar_calibration", "cifar_test", 250),
     "squeezenet": ("imagenet_calibration", "imagenet_test", 250),
     "kws": ("kws_calibration", "kws_test", 100),
-    "minilm": ("sts_calibration", None, 128),
+    "minilm": ("banking77", None, 1000),
 }
 WAYS = {"l2": ("l2", False), "l2 + repair": ("l2", True), "reconstruction + repair": ("reconstruction", True)}
 Row = dict[str, Any]
@@ -172,8 +173,19 @@ def model_of(name: str, load: ModuleType) -> ir.Model:
 def calibration(name: str, load: ModuleType) -> Dataset:
     """Return the unlabelled samples of a model."""
     function, _, count = DATA[name]
+    if name == "minilm":
+        return Dataset(origin=function, read=lambda: sentences(load, count))
     samples = {key: value for key, value in getattr(load, function)().items() if key != "y"}
     return Dataset(origin=function, read=lambda: [samples], limit=count)
+
+
+def sentences(load: ModuleType, count: int) -> Iterator[dict[str, Any]]:
+    """Yield tokens of questions to a bank, those of about the same length together: none is among those that judge."""
+    with (FOLDER / "text" / "banking77" / "train.csv").open(encoding="utf-8", newline="") as file:
+        texts = [row["text"] for row in csv.DictReader(file)]
+    texts = sorted(texts[:: len(texts) // count][:count], key=len)
+    for start in range(0, count, 8):
+        yield load.tokens(texts[start : start + 8])
 
 
 def quality(model: ir.Model, name: str, load: ModuleType) -> float:

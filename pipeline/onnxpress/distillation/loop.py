@@ -24,6 +24,7 @@ from onnxpress.distillation.options import DistillOptions
 from onnxpress.distillation.processes import Processes
 from onnxpress.distillation.samples import Batch, Samples, length
 from onnxpress.errors import ModelError
+from onnxpress.evaluation.fidelity import MASK
 from onnxpress.files import writing
 from onnxpress_calibration.dataset import LABELS, Array
 
@@ -175,7 +176,7 @@ class Training:
             wanted = self._wanted(feeds, group_index, positions[part])
             weight = 0.0 if idle else len(part) * world / len(positions)
             with _unsynchronized(self.module, last=index == len(pieces) - 1):
-                loss = weight * self.objective(self.module(feeds), wanted, labels)
+                loss = weight * self.objective(self.module(feeds), wanted, labels, feeds.get(MASK))
                 loss.backward()  # type: ignore[no-untyped-call]
             total += float(loss.detach())
         self.optimizer.step()
@@ -238,7 +239,7 @@ class Training:
         total, count = 0.0, 0
         for feeds, labels, wanted in self._views:
             size = max(len(value) for value in feeds.values() if value.ndim)
-            total += float(self.judge(self.student(feeds), wanted, labels)) * size
+            total += float(self.judge(self.student(feeds), wanted, labels, feeds.get(MASK))) * size
             count += size
         return total / count if count else math.inf
 

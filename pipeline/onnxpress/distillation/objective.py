@@ -42,12 +42,20 @@ class Objective:
     features_weight: float
     labels_weight: float
 
-    def __call__(self, student: Tensors, teacher: Tensors, labels: Tensor | None) -> Tensor:
+    def __call__(self, student: Tensors, teacher: Tensors, labels: Tensor | None, mask: Tensor | None = None) -> Tensor:
         """Return the loss, a scalar.
+
+        Args:
+            student: Its tensors by name.
+            teacher: Likewise.
+            labels: Of the samples, where they are used.
+            mask: [samples, positions], 0 at padding: what tensors hold there means nothing, and has no gradient.
 
         Raises:
             ModelError: the two give different shapes.
         """
+        if mask is not None and mask.ndim == 2:
+            student, teacher = _without_padding(student, mask > 0), _without_padding(teacher, mask > 0)
         total = torch.zeros((), device=next(iter(student.values())).device)
         for name, (other, kind) in self.outputs.items():
             given, wanted = student[name], teacher[other]
@@ -87,6 +95,16 @@ def information(outputs: Sequence[Tensor], temperature: float, *, probabilities:
     soft = _soft(rows, temperature, probabilities=probabilities)
     mean = soft.exp().mean(dim=0, keepdim=True).log()
     return max(float(F.kl_div(mean.expand_as(soft), soft, log_target=True, reduction="batchmean")), TINY)
+
+
+def _without_padding(tensors: Tensors, kept: Tensor) -> dict[str, Tensor]:
+    """Return tensors with zeros at padding, which leaves every term a mean over samples."""
+    return {
+        name: value.masked_fill(~kept.reshape(*kept.shape, *[1] * (value.ndim - 2)), 0)
+        if value.shape[:2] == kept.shape
+        else value
+        for name, value in tensors.items()
+    }
 
 
 def _soft(output: Tensor, temperature: float, *, probabilities: bool) -> Tensor:

@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxpress import graph
+from onnxpress.evaluation.fidelity import MASK
 from onnxpress.graph import Array
 from onnxpress.progress import Stage, unshown
 from onnxpress.pruning.linear import Linear, Moments, linear, with_ones
@@ -98,7 +99,8 @@ def collect(model: ir.Model, data: Dataset, stage: Stage = unshown) -> Evidence:
             feeds = {name: value for name, value in batch.items() if name != LABELS}
             found = feeds | run(session, feeds)
             for layer, random in zip(layers, randoms, strict=True):
-                moments[layer.weight][1].add(with_ones(layer.features(found[str(layer.entering.name)], random)))
+                features = layer.features(found[str(layer.entering.name)], random, feeds.get(MASK))
+                moments[layer.weight][1].add(with_ones(features))
             advance(len(next(iter(feeds.values()))))
     return Evidence(moments=moments)
 

@@ -63,25 +63,31 @@ class Linear:
         repeated = np.repeat(values, shape[0] // self.groups, axis=0)
         return repeated.reshape(shape)
 
-    def features(self, entering: Array, random: np.random.Generator) -> Array:
-        """Return what the matrix is multiplied with at some positions of each sample, [groups, rows, features]."""
+    def features(self, entering: Array, random: np.random.Generator, mask: Array | None = None) -> Array:
+        """Return what the matrix is multiplied with at some positions of each sample, [groups, rows, features].
+
+        Args:
+            entering: Values of ``self.entering``, of one batch.
+            random: Draws the positions; `targets` draws the same ones from the same seed.
+            mask: [samples, positions], 0 at padding, which is left out; see `fidelity.MASK`.
+        """
         if self.node.op_type == "Conv":
             windows = _windows(self.node, entering, self.rows().shape[2:])  # [N, C, o…, k…]
             sizes = windows.shape[2 : entering.ndim]
-            positions = np.unravel_index(_draw(math.prod(sizes), random), sizes)
+            positions = np.unravel_index(_draw(math.prod(sizes), POSITIONS, random), sizes)
             chosen: tuple[Any, ...] = (slice(None), slice(None), *positions)
             rows = np.moveaxis(windows[chosen], 2, 1)  # [N, positions, C, k…]
             grouped: Array = rows.reshape(rows.shape[0] * rows.shape[1], self.groups, -1).transpose(1, 0, 2)
             return grouped
         if self.node.op_type == "Gemm" and graph.attribute_int(self.node, "transA", 0):
             entering = entering.T
-        return _some_rows(entering, random)[None]
+        return _some_rows(entering, random, mask)[None]
 
-    def targets(self, leaving: Array, random: np.random.Generator) -> Array:
+    def targets(self, leaving: Array, random: np.random.Generator, mask: Array | None = None) -> Array:
         """Return the channels at the same positions, [groups, rows, channels]."""
         if self.node.op_type == "Conv":
-            leaving = np.moveaxis(leaving, 1, -1)
-        rows = _some_rows(leaving, random)
+            leaving, mask = np.moveaxis(leaving, 1, -1), None
+        rows = _some_rows(leaving, random, mask)
         return rows.reshape(len(rows), self.groups, -1).transpose(1, 0, 2)
 
     def _axes(self) -> tuple[int, int]:
@@ -150,17 +156,20 @@ def with_ones(features: Array) -> Array:
     return np.concatenate([features, np.ones((*features.shape[:2], 1), features.dtype)], axis=2)
 
 
-def _some_rows(values: Array, random: np.random.Generator) -> Array:
-    """Return the last axis at some positions of each sample, [rows, features]."""
+def _some_rows(values: Array, random: np.random.Generator, mask: Array | None) -> Array:
+    """Return the last axis at some positions of each sample, [rows, features]; of padding nothing."""
+    if mask is not None and mask.size == math.prod(values.shape[:-1]):
+        real = values.reshape(-1, values.shape[-1])[mask.ravel() > 0]
+        return real[_draw(len(real), POSITIONS * len(mask), random)]
     rows = values.reshape(len(values), -1, values.shape[-1])
-    return rows[:, _draw(rows.shape[1], random)].reshape(-1, values.shape[-1])
+    return rows[:, _draw(rows.shape[1], POSITIONS, random)].reshape(-1, values.shape[-1])
 
 
-def _draw(count: int, random: np.random.Generator) -> Array:
+def _draw(count: int, most: int, random: np.random.Generator) -> Array:
     """Choose output positions, the same for every sample of a batch."""
-    if count <= POSITIONS:
+    if count <= most:
         return np.arange(count)
-    return np.sort(random.choice(count, POSITIONS, replace=False))
+    return np.sort(random.choice(count, most, replace=False))
 
 
 def _windows(node: ir.Node, values: Array, kernel: Sequence[int]) -> Array:

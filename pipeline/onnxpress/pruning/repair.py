@@ -137,16 +137,16 @@ class _Layer:
         reads = [now.values(self.map.entering), before.values(twins[result.name])]
         if self.shortcut is not None:
             reads += [now.values(self.shortcut), before.values(twins[self.shortcut.name])]
-        for entering, leaving, *shortcuts in zip(*reads, strict=True):
+        for mask, entering, leaving, *shortcuts in zip(now.masks, *reads, strict=True):
             wanted, added = self._cut(leaving), np.zeros((1, 1, 1), np.float32)
             if shortcuts:
                 mine, theirs = shortcuts
                 wanted = wanted + self._cut(theirs) - mine
-                added = self.map.targets(np.broadcast_to(mine, wanted.shape), random[2])
+                added = self.map.targets(np.broadcast_to(mine, wanted.shape), random[2], mask)
             if self.adder is not self.map.node:
                 added = added + self._old_bias()
-            features = with_ones(self.map.features(entering, random[0]))
-            yield features, self.map.targets(wanted, random[1]), added
+            features = with_ones(self.map.features(entering, random[0], mask))
+            yield features, self.map.targets(wanted, random[1], mask), added
 
     def solve(self, model: ir.Model, rows: _Rows) -> None:
         """Solve for weights and bias and put them back; a missing bias is added where there is a place."""

@@ -14,6 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxpress import graph
+from onnxpress.evaluation.fidelity import without_padding
 from onnxpress.graph import Array
 from onnxpress.progress import Stage, unshown
 from onnxpress.pruning import allocation
@@ -50,14 +51,15 @@ def measured(
     """
     batches = _first(data, model)
     session = open_session(model)
-    expected = [run(session, feeds) for feeds in batches]
+    expected = [without_padding(run(session, feeds), feeds) for feeds in batches]
     scaled = {}
     with stage("cut each group alone", len(groups)) as advance:
         for group in groups:
             narrower = widths(group, round_to)[:-1]
             keep = allocation.best(importances[group], min(narrower, key=lambda width: abs(width - group.size / 2)))
             session = open_session(_without(model, group, keep, evidence))
-            errors = [_error(run(session, feeds), wanted) for feeds, wanted in zip(batches, expected, strict=True)]
+            found = [without_padding(run(session, feeds), feeds) for feeds in batches]
+            errors = [_error(*pair) for pair in zip(found, expected, strict=True)]
             lost = importances[group][~keep].sum()
             scaled[group] = importances[group] * (float(np.mean(errors)) / lost if lost else 1.0)
             advance(1)
@@ -67,7 +69,9 @@ def measured(
 def outputs_error(model: ir.Model, edited: ir.Model, data: Dataset) -> float:
     """Return the mean square error over the variance on the first samples, summed over the outputs."""
     sessions = open_session(edited), open_session(model)
-    return float(np.mean([_error(*(run(session, feeds) for session in sessions)) for feeds in _first(data, model)]))
+    batches = _first(data, model)
+    pairs = [[without_padding(run(session, feeds), feeds) for session in sessions] for feeds in batches]
+    return float(np.mean([_error(*pair) for pair in pairs]))
 
 
 def _first(data: Dataset, model: ir.Model) -> list[dict[str, Array]]:

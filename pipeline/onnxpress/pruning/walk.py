@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxpress import graph
+from onnxpress.evaluation.fidelity import MASK
 from onnxpress.graph import Array
 from onnxpress.session import SessionOptions, open_session, run
 from onnxpress_calibration.dataset import Dataset
@@ -33,10 +34,13 @@ class Walk:
         self._at = 0
         self._folder = folder
         self._batches = 0
+        self.masks: list[Array | None] = []
+        """Of each batch, [samples, positions], 0 at padding; None where nothing is."""
         folder.mkdir()
         for batch in data.batches(graph.input_specs(model), BATCH):
             for value in self._alive:
                 np.save(self._file(value, self._batches), batch[str(value.name)])
+            self.masks.append(batch.get(MASK))
             self._batches += 1
 
     def to(self, position: int) -> None:

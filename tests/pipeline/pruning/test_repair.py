@@ -8,6 +8,7 @@ import pytest
 from onnx.reference import ReferenceEvaluator
 
 from onnxpress.errors import UsageError
+from onnxpress.evaluation.fidelity import MASK
 from onnxpress.pruning import PruneOptions, prune, surgery
 from onnxpress.pruning.groups import analyze
 from onnxpress.pruning.repair import repair
@@ -230,3 +231,19 @@ def test_the_later_branch_makes_good_for_the_earlier_one(build: Build, monkeypat
     better = repaired_loss(build, RESIDUAL)
     monkeypatch.setattr("onnxpress.pruning.repair._follow", lambda node, result: (None, False))  # noqa: ARG005
     assert better < 0.95 * repaired_loss(build, RESIDUAL)
+
+
+def test_what_stands_at_padding_changes_nothing(build: Build) -> None:
+    """Samples are filled up to one length, here with two kinds of rubbish; the mask says which positions are real."""
+    model = build(MATMUL.replace("float[N,7,5] x,", "float[N,7,5] x, int64[N,7] x_mask,"))
+    model.graph.inputs[1].name = MASK
+    mask = (np.arange(7) < np.arange(1, 65)[:, None] % 7 + 1).astype(np.int64)
+    options = PruneOptions(amount=0.5, round_to=1, repair=True)
+
+    def repaired(rubbish: float) -> ir.Model:
+        x = np.where(mask[..., None] > 0, samples(MATMUL), np.float32(rubbish))
+        return prune(model, options, Dataset(origin="test", read=lambda: [{"x": x, MASK: mask}])).model
+
+    one, other = repaired(0.5), repaired(-3)
+    for name, value in one.graph.initializers.items():
+        assert np.array_equal(value.const_value.numpy(), other.graph.initializers[name].const_value.numpy()), name
