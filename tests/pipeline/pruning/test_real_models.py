@@ -15,6 +15,10 @@ from onnxpress.errors import UsageError
 from onnxpress.export.prepare import prepare
 from onnxpress.pruning import PruneOptions, prune
 from onnxpress.pruning.groups import analyze
+from onnxpress.quantization.kernels import kernels
+from onnxpress.quantization.options import QuantizeOptions
+from onnxpress.quantization.quantize import quantize
+from onnxpress_calibration.dataset import Dataset
 
 REAL = Path(os.environ.get("ONNXPRESS_REAL_DATA", Path(__file__).parents[4] / "shared" / "real"))
 pytestmark = [pytest.mark.real, pytest.mark.skipif(not REAL.is_dir(), reason=f"no real models in {REAL}")]
@@ -60,6 +64,27 @@ def test_what_magika_normalizes_over_stays() -> None:
     edit = prune(load("magika/magika_standard_v3_3.onnx"), PruneOptions(amount=0.3))
     assert {skip.op for skip in edit.skipped} == {"ReduceMax", "ReduceSum"}
     assert edit.facts["groups"] == 1
+
+
+@pytest.mark.parametrize("activations", ["uint8", "uint16"])
+def test_a_quantized_resnet_is_pruned_like_the_float_one(activations: str, tmp_path: Path) -> None:
+    images = np.load(REAL / "cifar10" / "train500_lossless.npz")["x"][:16].astype(np.float32)
+    x = np.ascontiguousarray((images / 127.5 - 1).transpose(0, 3, 1, 2))
+    data = Dataset(origin="images", read=lambda: [{"input": x}])
+    options = QuantizeOptions(mode="static", activations=activations, min_agreement=0)
+    model = quantize(load("cifar10/resnet20.onnx"), options, data).model
+    edit = prune(model, PruneOptions(target={"macs": 0.7}, round_to=8))
+    assert edit.facts["groups"] == PRUNABLE["cifar10/resnet20.onnx"]
+    assert edit.facts["prunable_macs_pct"] == 100
+    assert edit.facts["proof_error"] < 1e-4
+    types = [{value.dtype for value in each.graph.initializers.values()} for each in (model, edit.model)]
+    assert types[0] == types[1]
+    if activations == "uint8":
+        counts = []
+        for each in (model, edit.model):
+            artifact.save(each, tmp_path / "model.onnx", force=True)
+            counts.append(kernels(tmp_path / "model.onnx").int8)
+        assert counts[0] == counts[1] > 20
 
 
 def test_resnet56_gets_faster() -> None:

@@ -38,6 +38,8 @@ def infer(model: ir.Model) -> None:
         if node.op_type == "GroupNormalization" and node.domain in graph.ONNX_DOMAINS:  # onnx infers nothing of it
             node.op_type = "Identity"
             del node.input[1:], node.attribute[:]
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear") and node.domain == graph.MICROSOFT:
+            node.domain = ""  # the same operator, for more types
     try:
         proto = onnx.shape_inference.infer_shapes(stripped, data_prop=True)
     except onnx.shape_inference.InferenceError as error:

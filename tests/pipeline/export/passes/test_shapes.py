@@ -1,5 +1,6 @@
 from collections.abc import Callable
 
+import numpy as np
 import onnx_ir as ir
 
 from onnxpress import graph
@@ -74,3 +75,20 @@ def test_names_that_inference_makes_up_are_dropped(build: Build) -> None:
     assert graph.shape(after.graph.outputs[0]) == (None, None)
     assert [axis.value for axis in shape(after, "a")] == [None, None]
     assert [axis.value for axis in after.graph.outputs[0].shape] == ["A", "B"]
+
+
+def test_onnxruntimes_own_quantization_is_seen_through(build: Build) -> None:
+    model = build(
+        """<ir_version: 8, opset_import: ["": 17, "com.microsoft": 1]>
+        g (float[N,3,4,4] x) => (float[A,B,C,D] y) {
+          q = com.microsoft.QuantizeLinear (x, s, z)
+          d = com.microsoft.DequantizeLinear (q, s, z)
+          y = Conv (d, w)
+        }
+        """,
+        {"s": np.array(0.1, np.float32), "z": np.array(9, np.uint16), "w": np.ones((2, 3, 1, 1), np.float32)},
+    )
+    after = prepare(model).model
+    assert list(shape(after, "d")) == ["N", 3, 4, 4]
+    assert list(after.graph.outputs[0].shape) == ["N", 2, 4, 4]
+    assert {node.domain for node in after.graph if node.op_type != "Conv"} == {graph.MICROSOFT}
