@@ -74,7 +74,7 @@ def evaluate(
         size = samples_in(feeds)
         if built_in is not None:
             if LABELS not in batch:
-                raise DataError(f"data {data.origin}: has no labels. Metric {metric} needs them in an array named 'y'.")
+                raise _unlabelled(data, metric)
             labels.append(batch[LABELS])
         reference = without_padding(outputs[baseline], feeds)
         for name in models:
@@ -121,6 +121,16 @@ def check_metric(metric: str | None) -> None:
                 f"metric {metric!r}: unknown.{did_you_mean(metric, metrics.names())} Or give module:function."
             )
         load_function(metric)
+
+
+def check_labels(data: Dataset, metric: str | None) -> None:
+    """Raise DataError for data without the labels that a metric needs, before anything runs."""
+    if metric in metrics.names() and LABELS not in next(data.samples(), {LABELS: None}):
+        raise _unlabelled(data, metric)
+
+
+def _unlabelled(data: Dataset, metric: str | None) -> DataError:
+    return DataError(f"data {data.origin}: has no labels. Metric {metric} needs them in an array named 'y'.")
 
 
 def _add_metric(

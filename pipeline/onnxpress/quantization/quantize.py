@@ -11,6 +11,7 @@ import onnx_ir as ir
 from onnxpress import graph
 from onnxpress.artifact import Edit, Skip
 from onnxpress.errors import ModelError, UsageError
+from onnxpress.evaluation.evaluate import check_labels
 from onnxpress.export.prepare import prepare
 from onnxpress.quantization import dynamic, fp16, static, weight_only
 from onnxpress.quantization.backends import onnxruntime
@@ -72,8 +73,11 @@ def quantize(
     if data is not None and options.samples is not None:
         data = replace(data, limit=options.samples)
     few = None if data is None else data.drawn(graph.input_specs(model), FEW)
-    if metric is not None and data is None and evaluation is None:
-        raise UsageError(f"quantize: metric {metric} needs samples. Give --evaluation DATA.")
+    judges = (evaluation or data) if metric is not None else (few or evaluation)
+    if metric is not None:
+        if judges is None:
+            raise UsageError(f"quantize: metric {metric} needs samples. Give --evaluation DATA.")
+        check_labels(judges, metric)
     if options.backend == "neural-compressor":
         raise UsageError("backend neural-compressor quantizes PyTorch models: give a source such as module:factory.")
     if options.backend == "onnxruntime":
@@ -102,7 +106,6 @@ def quantize(
     if options.require_int8 is not None:
         require(edit.model, options.require_int8, edit.skipped)
     facts = {**edit.facts, "notes": [*options.notes, *edit.facts.get("notes", [])]}
-    judges = (evaluation or data) if metric is not None else (few or evaluation)
     if options.verify and judges is not None and options.mode != "auto":  # which has judged it already
         found = verify(model, edit.model, options, judges, advance, metric=metric)
         facts |= found | {"notes": [*facts["notes"], *found["notes"]]}

@@ -7,7 +7,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from onnxpress.errors import ModelError, UsageError
+from onnxpress.errors import DataError, ModelError, UsageError
 from onnxpress.quantization import QuantizeOptions
 from onnxpress.quantization.quantize import quantize
 from onnxpress.quantization.verification import verify
@@ -106,6 +106,8 @@ def test_every_mode_is_judged_by_a_metric() -> None:
     with pytest.raises(ModelError, match="top1 drops by"):
         quantize(model, options, evaluation=labelled, metric="top1")
     assert quantize(model, options.model_copy(update={"bits": 8}), evaluation=labelled, metric="top1").facts["drop"] < 1
+    with pytest.raises(DataError, match=r"normal: has no labels\. Metric top1 needs them"):
+        quantize(model, options, evaluation=data, metric="top1")
     with pytest.raises(UsageError, match=r"metric top1 needs samples\. Give --evaluation DATA"):
         quantize(model, options, metric="top1")
 
