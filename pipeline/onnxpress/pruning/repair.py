@@ -26,7 +26,7 @@ it is solved; memory holds the normal equations and one batch, however many samp
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +38,7 @@ from onnxpress.graph import Array
 from onnxpress.progress import Stage, unshown
 from onnxpress.pruning.layout import label
 from onnxpress.pruning.linear import Linear, Moments, linear, with_ones
+from onnxpress.pruning.spool import Spool
 from onnxpress.pruning.surgery import Kept
 from onnxpress.pruning.walk import Walk
 from onnxpress_calibration.dataset import Dataset
@@ -74,32 +75,13 @@ def repair(
         tempfile.TemporaryDirectory(prefix="onnxpress-repair-") as folder,
         stage("re-solve layers", len(layers)) as advance,
     ):
-        now = Walk(pruned, data, Path(folder) / "pruned")
-        before = Walk(reference, data, Path(folder) / "reference")
+        now, before = (Walk(model, data, Path(folder)) for model in (pruned, reference))
         for position, layer in layers:
             now.to(position)
             before.to(position + 1)
-            layer.solve(pruned, _Rows(Path(folder) / "rows.npy", layer.rows(now, before, twins)))
+            layer.solve(pruned, Spool(Path(folder), layer.rows(now, before, twins)))
             advance(1)
     return [label(layer.map.node) for _, layer in layers]
-
-
-class _Rows:
-    """Rows of one layer, batch by batch, in a file: features, targets, and what is added to the output afterwards."""
-
-    def __init__(self, path: Path, batches: Iterable[tuple[Array, Array, Array]]) -> None:
-        self._path = path
-        self._count = 0
-        with path.open("wb") as file:
-            for batch in batches:
-                for array in batch:
-                    np.save(file, array)
-                self._count += 1
-
-    def __iter__(self) -> Iterator[tuple[Array, Array, Array]]:
-        with self._path.open("rb") as file:
-            for _ in range(self._count):
-                yield np.load(file), np.load(file), np.load(file)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,8 +130,13 @@ class _Layer:
             features = with_ones(self.map.features(entering, random[0], mask))
             yield features, self.map.targets(wanted, random[1], mask), added
 
-    def solve(self, model: ir.Model, rows: _Rows) -> None:
-        """Solve for weights and bias and put them back; a missing bias is added where there is a place."""
+    def solve(self, model: ir.Model, rows: Spool) -> None:
+        """Solve for weights and bias and put them back; a missing bias is added where there is a place.
+
+        Args:
+            model: The pruned model.
+            rows: Those of `rows`, batch by batch.
+        """
         matrix = self.map.matrix()
         old = self._old_bias() if self.adder is self.map.node else np.zeros(matrix.shape[0] * matrix.shape[2])
         start = np.concatenate([matrix, old.reshape(len(matrix), 1, -1)], axis=1)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import onnx_ir as ir
 
 from onnxpress import graph
 from onnxpress.evaluation.fidelity import MASK
 from onnxpress.graph import Array
+from onnxpress.pruning.spool import Spool
 from onnxpress.session import SessionOptions, open_session, run
 from onnxpress_calibration.dataset import Dataset
 
@@ -30,18 +30,15 @@ class Walk:
         self._model = model
         self._nodes = list(model.graph)
         self._last_use = {value: at for at, node in enumerate(self._nodes) for value in _read(node)}
-        self._alive = [value for value in graph.inputs(model) if value in self._last_use]
         self._at = 0
         self._folder = folder
-        self._batches = 0
+        self._alive = {value: Spool(folder) for value in graph.inputs(model) if value in self._last_use}
         self.masks: list[Array | None] = []
         """Of each batch, [samples, positions], 0 at padding; None where nothing is."""
-        folder.mkdir()
         for batch in data.batches(graph.input_specs(model), BATCH):
-            for value in self._alive:
-                np.save(self._file(value, self._batches), batch[str(value.name)])
+            for value, spool in self._alive.items():
+                spool.append(batch[str(value.name)])
             self.masks.append(batch.get(MASK))
-            self._batches += 1
 
     def to(self, position: int) -> None:
         """Run the nodes before this position."""
@@ -57,32 +54,25 @@ class Walk:
             if value is last or self._last_use.get(value, -1) >= position
         ]
         session = open_session(self._piece(given, made), SLEEPING)
-        for number in range(self._batches):
-            found = run(session, {str(value.name): np.load(self._file(value, number)) for value in given})
-            for value in made:
-                np.save(self._file(value, number), found[str(value.name)])
-        for value in self._alive:
-            if self._last_use.get(value, -1) < position:
-                for number in range(self._batches):
-                    self._file(value, number).unlink()
-        alive = [value for value in self._alive if self._last_use.get(value, -1) >= position]
-        self._alive, self._at = [*alive, *made], position
+        found = {value: Spool(self._folder) for value in made}
+        readers = {str(value.name): self.values(value) for value in given}
+        for _ in self.masks:
+            outputs = run(session, {name: next(reader) for name, reader in readers.items()})
+            for value, spool in found.items():
+                spool.append(outputs[str(value.name)])
+        alive = {value: spool for value, spool in self._alive.items() if self._last_use.get(value, -1) >= position}
+        self._alive, self._at = alive | found, position
 
     def values(self, value: ir.Value) -> Iterator[Array]:
         """Yield a value batch by batch: one that a node ahead reads, or the first output of the last node that ran."""
-        for number in range(self._batches):
-            yield np.load(self._file(value, number))
+        return (array for (array,) in self._alive[value])
 
     def _piece(self, given: list[ir.Value], made: list[ir.Value]) -> ir.Model:
         body = ir.convenience.extract(self._model.graph, given, made)
         for value, inner in zip(given, body.inputs, strict=True):
-            dtype = np.load(self._file(value, 0), mmap_mode="r").dtype
-            inner.type = ir.TensorType(ir.DataType.from_numpy(dtype))
+            inner.type = ir.TensorType(ir.DataType.from_numpy(self._alive[value].dtypes[0]))
         body.opset_imports.update(self._model.opset_imports)
         return ir.Model(body, ir_version=self._model.ir_version, functions=list(self._model.functions.values()))
-
-    def _file(self, value: ir.Value, number: int) -> Path:
-        return self._folder / f"{str(value.name).replace('/', '_')}-{number}.npy"
 
 
 def _read(node: ir.Node) -> set[ir.Value]:
