@@ -37,7 +37,7 @@ def test_what_depends_on_the_host() -> None:
         ({"amount": 0.3, "target": {"macs": 0.7}}, "exactly one of amount and target"),
         ({"amount": "130%"}, "no share of a whole"),
         ({"amount": -0.1}, "no share of a whole"),
-        ({"amount": "many"}, "no number"),
+        ({"amount": "many"}, "no share of a whole"),
         ({"target": {"macs": 1.5}}, "no share of a whole"),
         ({"target": {"flops": 0.5}}, "'macs', 'params', 'bytes', 'latency' or 'latency_ms'"),
         ({"target": {"macs": 0.5, "params": 0.5}}, "no target"),
