@@ -4,7 +4,7 @@
 
 Static int8 with default settings else, calibrated on the first 50 samples. Per cell: dB of the worst output against the
 float model on the first N test samples, padding left out, and how many points of its metric are lost on them. Nine
-models with 8, 6 and 4 bits take a quarter of an hour of one core.
+models with 8, 6 and 4 bits take about twenty minutes of one core.
 """
 
 from __future__ import annotations
