@@ -3,10 +3,12 @@
     python benchmarks/pruning/measure.py share   [MODEL …] [-o share.json]
     python benchmarks/pruning/measure.py curve   [MODEL …] [--left 0.9 0.8 0.7 0.5 0.3] [--allocation …] [--round-to N]
     python benchmarks/pruning/measure.py latency [MODEL …] [--left 0.7]
+    python benchmarks/pruning/measure.py int8    [MODEL …] [--left 0.8 0.7]
 
 ``share`` takes the reference models, too. ``curve`` gives the metric of l2 alone, of l2 with repair from unlabelled
 samples and of reconstruction with repair, and in the end a table of them in Markdown. ``latency`` compares loaded
-sessions in alternation, each float and int8, with the 95 % interval of the ratio. The real models are not part of the
+sessions in alternation, each float and int8, with the 95 % interval of the ratio. ``int8`` prunes before and after
+quantizing. The real models are not part of the
 project: ``ONNXPRESS_REAL_DATA`` names their folder (default ``../shared/real``).
 """
 
@@ -53,7 +55,7 @@ Row = dict[str, Any]
 def main() -> None:
     """Measure what was asked for, print a line for each, and write all as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["share", "curve", "latency"])
+    parser.add_argument("what", choices=["share", "curve", "latency", "int8"])
     parser.add_argument("models", nargs="*")
     parser.add_argument("--allocation", default="auto")
     parser.add_argument("--left", nargs="+", type=float, help="shares of the MACs that are left")
@@ -66,6 +68,7 @@ def main() -> None:
         "share": shares,
         "curve": curve,
         "latency": latency,
+        "int8": int8,
     }[asked.what]
     rows = []
     for row in kind(asked, loaders()):
@@ -159,6 +162,24 @@ def latency(asked: argparse.Namespace, load: ModuleType) -> Iterator[Row]:
             ratio = compare(pair, feeds, session.SessionOptions(threads=1))
             row = {"model": name, "kind": kind, "left": left, "round_to": edit.facts["round_to"]}
             yield row | {"speed_up": 1 / ratio.value, "low": 1 / ratio.high, "high": 1 / ratio.low}
+
+
+def int8(asked: argparse.Namespace, load: ModuleType) -> Iterator[Row]:
+    """The metric of int8 models that were pruned before they were quantized, and after."""
+    for name in asked.models or ["resnet20"]:
+        model, data, options = model_of(name, load), calibration(name, load), QuantizeOptions(mode="static")
+        whole = quantize(model, options, data).model
+        yield {"model": name, "way": "int8", "left": 1.0, "metric": quality(whole, name, load)}
+        for left in asked.left or [0.8, 0.7]:
+            cut = PruneOptions(target={"macs": left}, round_to=asked.round_to or 4)
+            repaired = cut.model_copy(update={"repair": True})
+            ways = {
+                "int8, pruned": prune(whole, cut, data).model,
+                "int8, pruned, repaired": prune(whole, repaired, data).model,
+                "pruned, repaired, int8": quantize(prune(model, repaired, data).model, options, data).model,
+            }
+            for way, edited in ways.items():
+                yield {"model": name, "way": way, "left": left, "metric": quality(edited, name, load)}
 
 
 def model_of(name: str, load: ModuleType) -> ir.Model:
