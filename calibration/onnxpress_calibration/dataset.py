@@ -66,8 +66,9 @@ class Dataset:
 
     @cached_property
     def count(self) -> int:
-        """Number of samples."""
-        return sum(1 for _ in self.samples())
+        """Number of samples; made in passing like `sha256`."""
+        deque(self.samples(), maxlen=0)
+        return int(self.__dict__["count"])
 
     def drawn(self, inputs: Mapping[str, InputSpec], count: int) -> Dataset:
         """Return a part of this data, held in memory: the ``count`` samples whose hashes are lowest, one by one.
@@ -163,7 +164,7 @@ class Dataset:
         return DataError(f"data {self.origin}: holds no samples. At least one is needed.")
 
     def _pieces(self, size: int, inputs: Mapping[str, InputSpec] | None = None) -> Iterator[dict[str, Array]]:
-        left, digest = self.limit, None if "sha256" in self.__dict__ else hashlib.sha256()
+        count, left, digest = 0, self.limit, None if "sha256" in self.__dict__ else hashlib.sha256()
         for chunk in () if left == 0 else self.read():
             length = self._chunk_length(chunk)
             one_by_one = any(_is_whole(chunk[name], spec) for name, spec in (inputs or {}).items() if name in chunk)
@@ -174,13 +175,14 @@ class Dataset:
                     for row in range(start, stop):
                         _add(digest, _rows(chunk, row, row + 1))
                 yield _rows(chunk, start, stop)
+                count += stop - start
                 left = None if left is None else left - (stop - start)
                 if left == 0:
                     break
             if left == 0:
                 break
         if digest is not None:
-            self.__dict__["sha256"] = digest.hexdigest()
+            self.__dict__.update(sha256=digest.hexdigest(), count=count)
 
     def _chunk_length(self, chunk: Mapping[str, Array]) -> int:
         if not isinstance(chunk, Mapping) or not all(isinstance(value, np.ndarray) for value in chunk.values()):

@@ -148,14 +148,14 @@ def test_drawn_samples_are_held_within_bounds_and_the_data_is_read_once(monkeypa
 
 
 @pytest.mark.parametrize("limit", [None, 3, 5, 6, 20])
-def test_the_hash_is_made_in_passing_by_whoever_reads_all(limit: int | None) -> None:
+def test_hash_and_count_are_made_in_passing_by_whoever_reads_all(limit: int | None) -> None:
     read = []
     chunks = [rows(5), rows(4)]
     whole = Dataset(origin="a", read=lambda: read.append(1) or iter(chunks), limit=limit)
     expected = replace(whole).sha256
     next(whole.batches(X, 2))
     assert len(list(whole.batches(X, 2))) >= 2 and len(read) == 3
-    assert whole.sha256 == expected and len(read) == 3
+    assert whole.sha256 == expected and whole.count == min(limit or 9, 9) and len(read) == 3
 
 
 @given(count=st.integers(1, 300), share=st.sampled_from([0.0, 0.01, 0.1, 0.25, 1 / 3, 0.5, 0.9]))
