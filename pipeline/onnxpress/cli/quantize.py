@@ -152,7 +152,9 @@ def quantize(
         "data_sha256": statistics.data_sha256 if statistics else data.sha256 if data else None,
     }
     if backend == "neural-compressor":
-        made, edit = quantize_source(str(model), output, entry, chosen, data, force=force, progress=result.progress)
+        made, edit = quantize_source(
+            str(model), output, entry, chosen, data, judged_by, metric, force=force, progress=result.progress
+        )
     else:
         journal = output.with_name(f"{output.name}.search.jsonl")
 
@@ -191,6 +193,8 @@ def quantize_source(
     entry: dict[str, Any],
     chosen: QuantizeOptions,
     data: Dataset | None,
+    evaluation: Dataset | None,
+    metric: str | None,
     *,
     force: bool,
     progress: Progress,
@@ -206,7 +210,9 @@ def quantize_source(
         raise UsageError("quantize: backend neural-compressor needs calibration data. Give --calibration DATA.")
     check_output(output, force=force)
     with progress.task(f"quantize {source}", data.count) as advance, sources.users_path(source):
-        edit = neural_compressor.quantize(sources.network(source), chosen, data, advance)
+        edit = neural_compressor.quantize(
+            sources.network(source), chosen, data, advance, evaluation=evaluation, metric=metric
+        )
     if chosen.require_int8 is not None:
         require(edit.model, chosen.require_int8, edit.skipped)
     entry = entry | {"source_sha256": provenance.source_sha256(source, None), "versions": provenance.versions()}

@@ -11,7 +11,6 @@ import onnx_ir as ir
 from onnxpress import graph
 from onnxpress.artifact import Edit, Skip
 from onnxpress.errors import ModelError, UsageError
-from onnxpress.evaluation.evaluate import check_labels
 from onnxpress.export.prepare import prepare
 from onnxpress.quantization import dynamic, fp16, static, weight_only
 from onnxpress.quantization.backends import onnxruntime
@@ -28,7 +27,7 @@ from onnxpress.quantization.techniques.bias_correction import correct_biases
 from onnxpress.quantization.techniques.equalization import equalize
 from onnxpress.quantization.techniques.smoothing import smooth
 from onnxpress.quantization.verification import SAMPLES as FEW
-from onnxpress.quantization.verification import verify
+from onnxpress.quantization.verification import judged, judges
 from onnxpress.quantization.weights import Weights
 from onnxpress_calibration import calibrators
 from onnxpress_calibration.dataset import Dataset
@@ -73,11 +72,7 @@ def quantize(
     if data is not None and options.samples is not None:
         data = replace(data, limit=options.samples)
     few = None if data is None else data.drawn(graph.input_specs(model), FEW)
-    judges = (evaluation or data) if metric is not None else (few or evaluation)
-    if metric is not None:
-        if judges is None:
-            raise UsageError(f"quantize: metric {metric} needs samples. Give --evaluation DATA.")
-        check_labels(judges, metric)
+    samples = judges(data if metric is not None else few, evaluation, metric)
     if options.backend == "neural-compressor":
         raise UsageError("backend neural-compressor quantizes PyTorch models: give a source such as module:factory.")
     if options.backend == "onnxruntime":
@@ -105,11 +100,10 @@ def quantize(
         raise _nothing(options, edit.skipped)
     if options.require_int8 is not None:
         require(edit.model, options.require_int8, edit.skipped)
-    facts = {**edit.facts, "notes": [*options.notes, *edit.facts.get("notes", [])]}
-    if options.verify and judges is not None and options.mode != "auto":  # which has judged it already
-        found = verify(model, edit.model, options, judges, advance, metric=metric)
-        facts |= found | {"notes": [*facts["notes"], *found["notes"]]}
-    return replace(edit, facts=facts)
+    edit = replace(edit, facts={**edit.facts, "notes": [*options.notes, *edit.facts.get("notes", [])]})
+    if options.mode == "auto":  # which has judged it already
+        return edit
+    return judged(edit, model, options, samples, advance, metric)
 
 
 def _static(

@@ -8,13 +8,15 @@ them are close calls, right as often as wrong.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import onnx_ir as ir
 
 from onnxpress import graph
-from onnxpress.errors import ModelError
-from onnxpress.evaluation.evaluate import evaluate
+from onnxpress.artifact import Edit
+from onnxpress.errors import ModelError, UsageError
+from onnxpress.evaluation.evaluate import check_labels, evaluate
 from onnxpress.evaluation.paired import wilson
 from onnxpress.quantization.options import MAX_DROP, QuantizeOptions
 from onnxpress_calibration.dataset import Dataset
@@ -25,6 +27,38 @@ MIN_SQNR_DB = 10.0
 """Noise of a tenth of the signal's power: sentence embeddings below it lost over a point, detectors their boxes."""
 MIN_AGREEMENT_PCT = 90.0
 NOTED_AGREEMENT_PCT = 99.0
+
+
+def judges(calibration: Dataset | None, evaluation: Dataset | None, metric: str | None) -> Dataset | None:
+    """Return the samples to judge by: without a metric those for calibration before others, with one the others first.
+
+    Raises:
+        UsageError: there is a metric, and no data.
+        DataError: the metric needs labels that the data does not have.
+    """
+    if metric is None:
+        return calibration or evaluation
+    samples = evaluation or calibration
+    if samples is None:
+        raise UsageError(f"quantize: metric {metric} needs samples. Give --evaluation DATA.")
+    check_labels(samples, metric)
+    return samples
+
+
+def judged(
+    edit: Edit,
+    reference: ir.Model,
+    options: QuantizeOptions,
+    data: Dataset | None,
+    advance: Callable[[int], object],
+    metric: str | None,
+) -> Edit:
+    """Return a quantized model with what `verify` finds among its facts, where it is wanted and there is data."""
+    if not options.verify or data is None:
+        return edit
+    found = verify(reference, edit.model, options, data, advance, metric=metric)
+    notes = [*edit.facts.get("notes", []), *found["notes"]]
+    return replace(edit, facts={**edit.facts, **found, "notes": notes})
 
 
 def verify(
@@ -62,11 +96,13 @@ def verify(
     count, (before, after) = document["data"]["samples"], document["variants"]
     broken = after["non_finite"] - before["non_finite"]
     if broken > 0:
-        raise ModelError(f"quantize: {broken} output values of the quantized model are NaN or infinite. {ADVICE}")
+        raise ModelError(
+            f"quantize: {broken} output values of the quantized model are NaN or infinite. {_advice(options)}"
+        )
     drop, interval = _drop(document)
     reasons, notes = _reasons(options, metric, count, after, drop, interval), []
     if reasons and not options.accept_loss:
-        raise ModelError(f"quantize: {'; '.join(reasons)}. {ADVICE}; --accept-loss writes it all the same.")
+        raise ModelError(f"quantize: {'; '.join(reasons)}. {_advice(options)}; --accept-loss writes it all the same.")
     agreement = after["agreement_pct"]
     if metric is None and agreement is not None and agreement < NOTED_AGREEMENT_PCT:
         notes = [
@@ -129,4 +165,7 @@ def _reasons(
     return reasons
 
 
-ADVICE = "Nothing was written: try mode auto, mode dynamic, or --exclude the layers that lose most"
+def _advice(options: QuantizeOptions) -> str:
+    if options.backend == "neural-compressor":
+        return "Nothing was written: export the model and use the backend onnxpress"
+    return "Nothing was written: try mode auto, mode dynamic, or --exclude the layers that lose most"

@@ -26,6 +26,7 @@ from onnxpress.export.torch_export import Network, to_onnx, trace_sizes
 from onnxpress.quantization.options import QuantizeOptions
 from onnxpress.quantization.params import quantize_bias
 from onnxpress.quantization.placement import remove_unused
+from onnxpress.quantization.verification import judged, judges
 from onnxpress_calibration.dataset import Dataset, InputSpec
 
 if TYPE_CHECKING:
@@ -39,21 +40,30 @@ def quantize(
     options: QuantizeOptions,
     data: Dataset,
     advance: Callable[[int], object] = lambda samples: None,  # noqa: ARG005
+    *,
+    evaluation: Dataset | None = None,
+    metric: str | None = None,
 ) -> Edit:
-    """Quantize a PyTorch model and export the result.
+    """Quantize a PyTorch model and export the result; the exported float model is what it is judged by.
 
     Args:
         network: The float model (`onnxpress.export.sources`).
-        options: Mode static; ``per_tensor`` and ``samples`` apply.
+        options: Mode static; ``per_tensor``, ``samples`` and those of the guard apply.
         data: Calibration samples.
         advance: Called with the number of samples after each batch.
+        evaluation: Samples to judge by; the calibration samples where there are none.
+        metric: What must be kept, see `onnxpress.evaluation.evaluate.evaluate`; None for fidelity.
 
     Raises:
         UsageError: neural-compressor is not installed, or the options are not what it can do.
-        ModelError: neural-compressor or torch's exporter fails; says how.
+        ModelError: neural-compressor or torch's exporter fails, or the int8 model lost too much; says how.
+        DataError: the data does not fit, or has no labels though the metric needs them.
     """
     torch = sources.import_torch()
+    limited = data if options.samples is None else replace(data, limit=options.samples)
+    judging = judges(limited, evaluation, metric)
     sizes = trace_sizes(network)
+    reference = prepare(to_onnx(network, sizes)).model if options.verify else None
     specs = {
         argument.name: InputSpec(
             dtype=np.dtype(argument.dtype),
@@ -61,7 +71,6 @@ def quantize(
         )
         for argument in network.arguments
     }
-    limited = data if options.samples is None else replace(data, limit=options.samples)
     samples = [argument.name for argument in network.arguments]
     batches = (tuple(torch.from_numpy(batch[name]) for name in samples) for batch in limited.batches(specs, BATCH))
     try:
@@ -84,7 +93,8 @@ def quantize(
     quantize_biases(model)
     if not changed:
         raise ModelError(f"source {network.origin}: neural-compressor quantized no weight of it.")
-    return Edit(model=prepare(model).model, changed=tuple(changed), facts={"int8_weights": len(changed)})
+    edit = Edit(model=prepare(model).model, changed=tuple(changed), facts={"int8_weights": len(changed)})
+    return edit if reference is None else judged(edit, reference, options, judging, advance, metric)
 
 
 def _converted(
