@@ -45,9 +45,9 @@ class ExactSum:
         return self._limbs
 
     def add(self, terms: Array) -> None:
-        """Add one finite term, float64 [n], to each of the sums; what is below 2⁻²⁰⁸ counts as zero."""
+        """Add finite terms, float64 [terms, n], to the sums; what is below 2⁻²⁰⁸ counts as zero."""
         self._waiting.append(terms)
-        if len(self._waiting) == BLOCK:
+        if sum(map(len, self._waiting)) >= BLOCK:
             self._flush()
 
     def merge(self, other: ExactSum) -> None:
@@ -62,7 +62,7 @@ class ExactSum:
         return total
 
     def _flush(self) -> None:
-        mantissa, exponent = np.frexp(np.stack(self._waiting))
+        mantissa, exponent = np.frexp(np.concatenate(self._waiting))
         exponent -= DIGITS + LOWEST
         limb = exponent // SPACING
         integers = np.rint(mantissa * 2.0**DIGITS).astype(np.int64) << (exponent - limb * SPACING)

@@ -24,11 +24,12 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 """2⁶⁴ divided by the golden ratio: its multiples are spread evenly (D. Knuth, TAOCP 3, section 6.4)."""
 
 
-def split(values: Array) -> tuple[int, Array, Array]:
+def split(values: Array, low: float) -> tuple[int, Array, Array]:
     """Return how many values each of the chosen ones stands for, those, and the tails.
 
     Args:
         values: One sample of a tensor, finite float32 [n], at least `LARGE`.
+        low: None of them is below this.
     """
     stretch = len(values) // LIMIT
     chosen = values.take(positions(len(values), stretch))
@@ -37,7 +38,8 @@ def split(values: Array) -> tuple[int, Array, Array]:
     first = int(np.argmax(at_least <= TAIL * len(chosen)))  # there is one: no finite value has the exponent 255
     bound = np.uint32(first << 23).view(np.float32)  # 2^(first - 127)
     tails = values >= bound
-    tails |= values <= -bound
+    if low <= -bound:  # behind a Relu there is nothing to be seen
+        tails |= values <= -bound
     return stretch, chosen[exponents < first], values.take(np.flatnonzero(tails))
 
 

@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 
 from onnxpress_calibration import sampling
-from onnxpress_calibration.channels import ChannelStatistics
-from onnxpress_calibration.errors import DataError
+from onnxpress_calibration.channels import ChannelStatistics, span
 
 Array = np.ndarray[Any, np.dtype[Any]]
 BINS = 1 << 16
@@ -62,21 +61,17 @@ class TensorStatistics:
         if values.size == 0:
             return
         values = np.ascontiguousarray(values, np.float32)
-        low, high = float(values.min()) + 0, float(values.max()) + 0  # of the two zeros always the same one
-        if not (np.isfinite(low) and np.isfinite(high)):  # NaN is the minimum of whatever holds it
-            raise DataError("holds NaN or infinity")
+        low, high = span(values, values) if self.channels is None else self.channels.update(values, samples)
         self.low, self.high = min(self.low, low), max(self.high, high)
-        for row in values.reshape(samples, -1):
-            if thin and len(row) >= sampling.LARGE:
-                stretch, chosen, tails = sampling.split(row)
+        if not thin or values.size < samples * sampling.LARGE:
+            self._hold(values.ravel(), 1)
+        else:
+            for row in values.reshape(samples, -1):
+                stretch, chosen, tails = sampling.split(row, low)
                 self._hold(chosen, stretch)
                 self._hold(tails, 1)
-            else:
-                self._hold(row, 1)
-        if self._held >= BINS // 2:
+        if self._held >= BINS:
             self._flush()
-        if self.channels is not None:
-            self.channels.update(values)
 
     def merge(self, other: TensorStatistics) -> None:
         """Add what another shard of the data counted."""
@@ -108,8 +103,8 @@ class TensorStatistics:
         nothing was ever written to take no memory.
         """
         for weight, waiting in self._waiting.items():
-            added = np.bincount(np.concatenate(waiting))
-            occupied = np.flatnonzero(added)
+            added = np.bincount(np.concatenate(waiting, dtype=np.intp))
+            occupied = np.flatnonzero(added > 0)  # of booleans it is several times as fast
             self._counts[occupied] += weight * added[occupied]
         self._waiting.clear()
         self._held = 0

@@ -40,7 +40,7 @@ def test_the_choice_is_fixed_for_ever() -> None:
 @settings(deadline=None, max_examples=30)
 def test_each_value_is_counted_for_itself_or_by_one_of_its_stretch(seed: int, scale: float) -> None:
     values = (np.random.default_rng(seed).standard_t(2, LARGE) * scale).astype(np.float32)
-    stretch, chosen, tails = sampling.split(values)
+    stretch, chosen, tails = sampling.split(values, float(values.min()))
     assert len(tails) <= 2 * sampling.TAIL * len(values)
     bound = np.abs(tails).min() if len(tails) else np.inf
     assert np.abs(chosen).max() < bound

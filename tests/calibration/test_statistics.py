@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from onnxpress_calibration import channels
 from onnxpress_calibration.errors import DataError
 from onnxpress_calibration.statistics import BINS, ChannelStatistics, TensorStatistics
 
@@ -118,6 +119,17 @@ def test_channels_are_the_same_bits_in_any_order_and_from_shards(
     for shard in (samples[:1], samples[1:]):
         merged.merge(by_channel(*shard, axis=1))
     assert same_channels(whole, merged)
+
+
+@pytest.mark.parametrize("axis", [1, -1])
+def test_stacked_samples_and_channels_piece_by_piece_change_no_bit(axis: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.random.default_rng(0).normal(size=(6, 8, 5, 7)).astype(np.float32)
+    expected = by_channel(*np.split(values, 6), axis=axis)
+    for at_once in (channels.AT_ONCE, 3 * values.size // values.shape[axis]):
+        monkeypatch.setattr(channels, "AT_ONCE", at_once)
+        stacked = ChannelStatistics(axis=axis)
+        assert stacked.update(values, samples=6) == (values.min(), values.max())
+        assert same_channels(stacked, expected)
 
 
 def test_a_channel_that_comes_or_goes_is_refused() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from threading import Lock
@@ -21,6 +21,7 @@ from onnx_ir.passes import common
 
 from onnxpress import graph, host
 from onnxpress.errors import DataError, UsageError
+from onnxpress.graph import Array
 from onnxpress.quantization.options import MEMORY_BUDGET_BYTES
 from onnxpress.session import Arrays, SessionOptions, open_session, run
 from onnxpress_calibration.channels import ChannelStatistics
@@ -30,6 +31,10 @@ from onnxpress_calibration.statistics import TensorStatistics
 
 WORKERS = 4
 """Most samples that run at a time; counting goes one at a time, so that more would only wait."""
+STACKED = 4
+"""Most batches that one of these counts together; more gain nothing."""
+STACKED_BYTES = 1 << 24
+"""Of their activations."""
 
 
 def profile(
@@ -75,17 +80,23 @@ def profile(
     shares = groups(model, chosen, data, memory_budget / (batch * workers))
     for turn, group in enumerate(shares):
         session = open_session(exposing(model, group), SessionOptions(threads=host.usable_threads() // workers))
-        position, pending = 0, deque[Future[None]]()
+        position, pending, room = 0, deque[Future[int]](), 0
         with ThreadPoolExecutor(workers) as pool:
+            waiting: list[Arrays] = []
             for index, checked in enumerate(data.batches(specs, batch)):
-                feeds = {name: value for name, value in checked.items() if name != LABELS}
-                pending.append(pool.submit(counter.take, session, group, feeds, position))
-                samples = samples_in(feeds)
+                waiting.append({name: value for name, value in checked.items() if name != LABELS})
+                samples = samples_in(waiting[-1])
                 position += samples
-                if len(pending) > workers:
-                    pending.popleft().result()
                 if index % len(shares) == turn:  # each sample counts once, however often the data is gone through
                     advance(samples)
+                if len(waiting) >= room:
+                    pending.append(pool.submit(counter.take, session, group, waiting, position))
+                    waiting = []
+                if index == 0:  # how much one gives says how many can be counted together
+                    room = min(STACKED, int(min(STACKED_BYTES, memory_budget / workers)) // pending[0].result())
+                if len(pending) > workers:
+                    pending.popleft().result()
+            pending.append(pool.submit(counter.take, session, group, waiting, position))
             for future in pending:
                 future.result()
     return Profile(model_sha256=model_sha256, data_sha256=data.sha256, samples=position, tensors=collected)
@@ -101,22 +112,53 @@ class _Counter:
     origin: str
     counting: Lock = field(default_factory=Lock)
 
-    def take(self, session: Any, group: Iterable[str], feeds: Arrays, position: int) -> None:  # noqa: ANN401 - no stubs
-        """Run one batch and count the tensors of a group; ``position`` is the number of its first sample."""
-        results = feeds | run(session, feeds)
-        samples = samples_in(feeds)
-        for name in group:
-            rows = 1 if name in self.whole else samples
-            try:
-                with self.counting:
-                    self.collected[name].update(results[name], samples=rows, thin=name not in self.whole)
-            except DataError as error:
-                first = position + int(np.argmin(np.isfinite(results[name].reshape(rows, -1)).all(axis=1)))
-                where = f"sample {first}" if rows == samples else f"samples {position} to {position + samples - 1}"
-                raise DataError(
-                    f"data {self.origin}: tensor {name!r} {error} in {where}. The float model itself overflows there: "
-                    "fix the model or leave the sample out."
-                ) from error
+    def take(self, session: Any, group: Iterable[str], batches: Sequence[Arrays], end: int) -> int:  # noqa: ANN401 - no stubs
+        """Run batches, one after the other, and count the tensors of a group.
+
+        Args:
+            session: Gives the tensors.
+            group: Their names.
+            batches: The inputs.
+            end: Number of the sample behind the last one.
+
+        Returns: The bytes of the results.
+        """
+        results = [feeds | run(session, feeds) for feeds in batches]
+        samples = [samples_in(feeds) for feeds in batches]
+        with self.counting:  # all at once: meanwhile the others run theirs, and do not count in between
+            for name in group:
+                try:
+                    self._count(name, [each[name] for each in results], samples)
+                except DataError as error:
+                    where = self._where(name, results, samples, end)
+                    raise DataError(
+                        f"data {self.origin}: tensor {name!r} {error} in {where}. The float model itself overflows "
+                        "there: fix the model or leave the sample out."
+                    ) from error
+        return sum(value.nbytes for each in results for value in each.values())
+
+    def _count(self, name: str, arrays: Sequence[Array], samples: Sequence[int]) -> None:
+        """Count a tensor; together where that can be, because of a small one the calls cost more than the counting."""
+        whole, statistics = name in self.whole, self.collected[name]
+        if not whole and arrays and arrays[0].ndim > 1 and len({each.shape for each in arrays}) == 1:
+            arrays, samples = [np.concatenate(arrays)], [sum(samples)]
+        for values, count in zip(arrays, samples, strict=True):
+            statistics.update(values, samples=1 if whole else count, thin=not whole)
+
+    def _where(self, name: str, results: Sequence[Arrays], samples: Sequence[int], end: int) -> str:
+        """Return which sample, or where these cannot be told apart which samples, hold what is not finite."""
+        first = end - sum(samples)
+        for each, count in zip(results, samples, strict=True):
+            rows = 1 if name in self.whole else count
+            finite = np.isfinite(each[name].reshape(rows, -1)).all(axis=1)
+            if not finite.all():
+                return (
+                    f"sample {first + int(np.argmin(finite))}"
+                    if rows == count
+                    else f"samples {first} to {first + count - 1}"
+                )
+            first += count
+        return f"samples {end - sum(samples)} to {end - 1}"
 
 
 def named(model: ir.Model, names: Iterable[str]) -> dict[str, ir.Value]:
