@@ -59,8 +59,8 @@ def about_host(threads: int, load_average: float | None) -> Iterator[Doubt]:
     if load_average is not None and load_average > BUSY_LOAD * cpus:
         yield Doubt(
             code="busy-host",
-            message=f"Load average was {load_average:.1f} on {cpus} CPUs before the start: other work takes time away. "
-            "Measure when the machine is idle.",
+            message=f"Load average was {load_average:.1f} on {cpus} CPU{'s' * (cpus > 1)} before the start: other work "
+            "takes time away. Measure when the machine is idle.",
         )
     if threads > usable:
         yield Doubt(
