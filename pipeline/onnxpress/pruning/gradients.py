@@ -8,15 +8,20 @@ error itself has no gradient there, since the model agrees with itself.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
 
 from onnxpress import graph
+from onnxpress.evaluation.fidelity import MASK
 from onnxpress.graph import Array
 from onnxpress.progress import Stage, unshown
 from onnxpress.pruning.weights import weights_of
 from onnxpress_calibration.dataset import LABELS, Dataset
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SAMPLES = 64
 
@@ -45,7 +50,7 @@ def squared(model: ir.Model, data: Dataset, stage: Stage = unshown) -> Mapping[i
         for sample in data.batches(graph.input_specs(model)):
             run.zero_grad()
             outputs = run({name: torch.tensor(value) for name, value in sample.items() if name != LABELS})
-            real = [value for value in outputs.values() if value.is_floating_point()]
+            real = [_told(value, sample.get(MASK)) for value in outputs.values() if value.is_floating_point()]
             for value in real:
                 sign = torch.randint(0, 2, value.shape, generator=random) * 2 - 1
                 size = value.detach().square().mean().sqrt().clamp(min=1e-12)  # outputs of any scale count alike
@@ -59,3 +64,8 @@ def squared(model: ir.Model, data: Dataset, stage: Stage = unshown) -> Mapping[i
                 break
     values = {weight.value for node in model.graph for weight in weights_of(node)}
     return {value: sums[str(value.name)] / count for value in values if value.name in sums}
+
+
+def _told(output: Tensor, mask: Array | None) -> Tensor:
+    """Leave out what an output holds at padding, where the mask [samples, positions] is 0."""
+    return output[mask > 0] if mask is not None and tuple(output.shape[: mask.ndim]) == mask.shape else output

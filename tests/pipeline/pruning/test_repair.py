@@ -233,12 +233,14 @@ def test_the_later_branch_makes_good_for_the_earlier_one(build: Build, monkeypat
     assert better < 0.95 * repaired_loss(build, RESIDUAL)
 
 
-def test_what_stands_at_padding_changes_nothing(build: Build) -> None:
+@pytest.mark.parametrize("method", ["auto", "taylor"])
+def test_what_stands_at_padding_changes_nothing(build: Build, method: str) -> None:
     """Samples are filled up to one length, here with two kinds of rubbish; the mask says which positions are real."""
+    pytest.importorskip("torch")
     model = build(MATMUL.replace("float[N,7,5] x,", "float[N,7,5] x, int64[N,7] x_mask,"))
     model.graph.inputs[1].name = MASK
     mask = (np.arange(7) < np.arange(1, 65)[:, None] % 7 + 1).astype(np.int64)
-    options = PruneOptions(amount=0.5, round_to=1, repair=True)
+    options = PruneOptions(amount=0.5, round_to=1, repair=True, method=method)
 
     def repaired(rubbish: float) -> ir.Model:
         x = np.where(mask[..., None] > 0, samples(MATMUL), np.float32(rubbish))
