@@ -183,16 +183,21 @@ def save(model: ir.Model, path: Path, *, step: Mapping[str, Any] | None = None, 
     if step is not None:
         model.metadata_props[LINEAGE_KEY] = json.dumps([*lineage(model), step], sort_keys=True)
     with writing(path, force=force) as scratch:
-        if sum(tensor.nbytes for tensor in tensors(model)) > INLINE_LIMIT_BYTES:
-            # The name holds the content's hash, so replacing a model never leaves it with another model's weights.
-            digest = hashlib.sha256()
-            for tensor in tensors(model):
-                digest.update(tensor.tobytes())
-                if isinstance(tensor, ir.ExternalTensor):
-                    tensor.release()  # else every weight stays mapped at once
-            data = f"{path.stem}.{digest.hexdigest()[:12]}.data"
-            ir.save(model, scratch / path.name, external_data=data, size_threshold_bytes=1024)
-        else:
-            ir.external_data.load_to_model(model)
-            (scratch / path.name).write_bytes(ir.to_proto(model).SerializeToString(deterministic=True))
+        write(model, scratch / path.name)
     return read(path)
+
+
+def write(model: ir.Model, path: Path) -> None:
+    """Write a model to a folder that nobody else reads: not whole or not at all, and nothing is read back."""
+    if sum(tensor.nbytes for tensor in tensors(model)) > INLINE_LIMIT_BYTES:
+        # The name holds the content's hash, so replacing a model never leaves it with another model's weights.
+        digest = hashlib.sha256()
+        for tensor in tensors(model):
+            digest.update(tensor.tobytes())
+            if isinstance(tensor, ir.ExternalTensor):
+                tensor.release()  # else every weight stays mapped at once
+        data = f"{path.stem}.{digest.hexdigest()[:12]}.data"
+        ir.save(model, path, external_data=data, size_threshold_bytes=1024)
+    else:
+        ir.external_data.load_to_model(model)
+        path.write_bytes(ir.to_proto(model).SerializeToString(deterministic=True))

@@ -63,7 +63,7 @@ def open_session(model: Path | ir.Model, options: SessionOptions | None = None) 
 
         with tempfile.TemporaryDirectory(prefix="onnxpress-") as folder:
             path = Path(folder) / "model.onnx"
-            artifact.save(model, path)
+            artifact.write(model, path)
             return open_session(path, options)
     options = options or SessionOptions()
     ort = onnxruntime()

@@ -20,7 +20,8 @@ from onnxpress.evaluation import metrics
 from onnxpress.evaluation.fidelity import Fidelity, without_padding
 from onnxpress.evaluation.flips import by_class, flips
 from onnxpress.evaluation.paired import bootstrap, newcombe
-from onnxpress.session import SessionOptions, open_session, run
+from onnxpress.running import over
+from onnxpress.session import SessionOptions, open_session
 from onnxpress_calibration.dataset import LABELS, Dataset, samples_in
 from onnxpress_calibration.sources.function import accepts, load_function
 
@@ -61,26 +62,22 @@ def evaluate(
     built_in = metrics.metric(metric) if metric in metrics.names() else None
     first = models[baseline]
     specs = graph.input_specs(first if isinstance(first, ir.Model) else artifact.load(first))
-    sessions = {name: open_session(path, options) for name, path in models.items()}
     fidelity = {name: Fidelity() for name in models}
     scores: dict[str, list[Array]] = {name: [] for name in models}
     labels: list[Array] = []
     samples = 0
-    for position, batch in enumerate(data.batches(specs)):
-        if half is not None and position % 2 != half:
-            continue
-        feeds = {name: value for name, value in batch.items() if name != LABELS}
-        outputs = {name: run(session, feeds) for name, session in sessions.items()}
-        size = samples_in(feeds)
+    batches = (batch for position, batch in enumerate(data.batches(specs)) if half is None or position % 2 == half)
+    for feeds, found in over(list(models.values()), batches, options):
+        outputs, size = dict(zip(models, found, strict=True)), samples_in(feeds)
         if built_in is not None:
-            if LABELS not in batch:
+            if LABELS not in feeds:
                 raise _unlabelled(data, metric)
-            labels.append(batch[LABELS])
+            labels.append(feeds[LABELS])
         reference = without_padding(outputs[baseline], feeds)
         for name in models:
             fidelity[name].update(reference, without_padding(outputs[name], feeds))
             if built_in is not None:
-                scores[name].append(built_in.score(next(iter(outputs[name].values())), batch[LABELS]))
+                scores[name].append(built_in.score(next(iter(outputs[name].values())), feeds[LABELS]))
         samples += size
         advance(size)
     document: dict[str, Any] = {
@@ -109,6 +106,7 @@ def evaluate(
         values = {name: built_in.aggregate(each, truth) for name, each in per_sample.items()}
         _add_metric(document, metric or "", built_in, values, per_sample, truth)
     elif metric is not None:
+        sessions = {name: open_session(model, options) for name, model in models.items()}
         add_user_metric(document, metric, user_results(metric, sessions), half)
     return document
 

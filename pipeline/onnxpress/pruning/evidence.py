@@ -16,8 +16,8 @@ from onnxpress.pruning.linear import Linear, Moments, linear, with_ones
 from onnxpress.pruning.surgery import Mask
 from onnxpress.pruning.walk import BATCH
 from onnxpress.pruning.weights import Weight
-from onnxpress.session import open_session, run
-from onnxpress_calibration.dataset import LABELS, Dataset
+from onnxpress.running import over
+from onnxpress_calibration.dataset import Dataset, samples_in
 
 DAMPING = 1e-3
 """Added to every variance, relative to the mean one: features that never vary together still count as two."""
@@ -93,15 +93,14 @@ def collect(model: ir.Model, data: Dataset, stage: Stage = unshown) -> Evidence:
     layers = [layer for layer in map(linear, model.graph) if layer is not None]
     moments = {layer.weight: (layer, Moments.zeros(layer)) for layer in layers}
     randoms = [np.random.default_rng(0) for _ in layers]
-    session = open_session(exposing(model, [str(layer.entering.name) for layer in layers]))
+    walked = exposing(model, [str(layer.entering.name) for layer in layers])
     with stage("see what enters the layers", data.count) as advance:
-        for batch in data.batches(graph.input_specs(model), BATCH):
-            feeds = {name: value for name, value in batch.items() if name != LABELS}
-            found = feeds | run(session, feeds)
+        for feeds, (computed,) in over([walked], data.batches(graph.input_specs(model), BATCH)):
+            found = feeds | computed
             for layer, random in zip(layers, randoms, strict=True):
                 features = layer.features(found[str(layer.entering.name)], random, feeds.get(MASK))
                 moments[layer.weight][1].add(with_ones(features))
-            advance(len(next(iter(feeds.values()))))
+            advance(samples_in(feeds))
     return Evidence(moments=moments)
 
 

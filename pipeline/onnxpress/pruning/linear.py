@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -111,6 +111,10 @@ def linear(node: ir.Node) -> Linear | None:
     )
 
 
+HELD = 256
+"""Rows that wait until their products are added: adding up large matrices takes longer than a product of few rows."""
+
+
 @dataclass(slots=True)
 class Moments:
     """Sums over rows of features: of their products with each other, and with targets. Memory does not grow with rows.
@@ -118,11 +122,10 @@ class Moments:
     A feature that is always one stands behind the others, so that the sums of the features are among the products.
     """
 
-    squares: Array
-    """[groups, features + 1, features + 1]"""
-    products: Array
-    """[groups, features + 1, channels]"""
+    _squares: Array
+    _products: Array
     count: int = 0
+    _waiting: list[tuple[Array, Array]] = field(default_factory=list)
 
     @classmethod
     def zeros(cls, layer: Linear, *, with_targets: bool = False) -> Moments:
@@ -133,11 +136,30 @@ class Moments:
 
     def add(self, rows: Array, targets: Array | None = None) -> None:
         """Add rows, [groups, rows, features + 1] (see `with_ones`) and [groups, rows, channels]."""
-        turned = rows.transpose(0, 2, 1)
-        self.squares += turned @ rows
-        if targets is not None:
-            self.products += turned @ targets
+        self._waiting.append((rows, rows[:, :, :0] if targets is None else targets))
         self.count += rows.shape[1]
+        if sum(each.shape[1] for each, _ in self._waiting) >= HELD:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._waiting:
+            rows, targets = (np.concatenate(parts, axis=1) for parts in zip(*self._waiting, strict=True))
+            self._waiting.clear()
+            turned = rows.transpose(0, 2, 1)
+            self._squares += turned @ rows
+            self._products += turned @ targets
+
+    @property
+    def squares(self) -> Array:
+        """Summed products of the features with each other, [groups, features + 1, features + 1]."""
+        self._flush()
+        return self._squares
+
+    @property
+    def products(self) -> Array:
+        """Summed products of the features with the targets, [groups, features + 1, channels]."""
+        self._flush()
+        return self._products
 
     @property
     def energy(self) -> Array:

@@ -11,7 +11,8 @@ from onnxpress import graph
 from onnxpress.evaluation.fidelity import MASK
 from onnxpress.graph import Array
 from onnxpress.pruning.spool import Spool
-from onnxpress.session import SessionOptions, open_session, run
+from onnxpress.running import over
+from onnxpress.session import SessionOptions
 from onnxpress_calibration.dataset import Dataset
 
 BATCH = 8
@@ -53,11 +54,10 @@ class Walk:
             for value in node.outputs
             if value is last or self._last_use.get(value, -1) >= position
         ]
-        session = open_session(self._piece(given, made), SLEEPING)
         found = {value: Spool(self._folder) for value in made}
         readers = {str(value.name): self.values(value) for value in given}
-        for _ in self.masks:
-            outputs = run(session, {name: next(reader) for name, reader in readers.items()})
+        batches = ({name: next(reader) for name, reader in readers.items()} for _ in self.masks)
+        for _, (outputs,) in over([self._piece(given, made)], batches, SLEEPING):
             for value, spool in found.items():
                 spool.append(outputs[str(value.name)])
         alive = {value: spool for value, spool in self._alive.items() if self._last_use.get(value, -1) >= position}

@@ -21,8 +21,8 @@ from onnxpress import graph
 from onnxpress.errors import ModelError
 from onnxpress.quantization.pairs import HIGH, LOW, product_order, risky
 from onnxpress.quantization.params import Array
-from onnxpress.session import SessionOptions, open_session, run
-from onnxpress_calibration.dataset import LABELS, Dataset
+from onnxpress.running import over
+from onnxpress_calibration.dataset import Dataset
 
 SAMPLES = 16
 
@@ -82,10 +82,9 @@ def predict(model: ir.Model, data: Dataset) -> list[Saturation]:
     emulation = _Emulation(model, measured=True)
     if not emulation.layers:
         return []
-    session = open_session(emulation.model, SessionOptions())
+    few = replace(data, limit=min(SAMPLES, data.limit or SAMPLES))
     sums = np.zeros((len(emulation.layers), 4))
-    for batch in replace(data, limit=min(SAMPLES, data.limit or SAMPLES)).batches(graph.input_specs(model), 1):
-        results = run(session, {name: value for name, value in batch.items() if name != LABELS})
+    for _, (results,) in over([emulation.model], few.batches(graph.input_specs(model))):
         sums += [[results[f"{layer.node.name}_{what}"] for what in _Emulation.SUMS] for layer in emulation.layers]
     return [
         Saturation(

@@ -30,8 +30,8 @@ from onnxpress.quantization.options import MEMORY_BUDGET_BYTES, QuantizeOptions
 from onnxpress.quantization.params import WeightGrid, along
 from onnxpress.quantization.placement import Placement
 from onnxpress.quantization.profiling import exposing, groups, named
-from onnxpress.session import open_session, run
-from onnxpress_calibration.dataset import LABELS, Dataset, samples_in
+from onnxpress.running import over, shared
+from onnxpress_calibration.dataset import Dataset, samples_in
 
 SAMPLES = 128
 """Each gives up to `onnxpress.pruning.linear.POSITIONS` rows."""
@@ -163,13 +163,11 @@ def observe(
     for layer in layers:
         by_name[str(layer.entering.name)].append(layer)
     drawn = data.drawn(specs, SAMPLES)
-    shares = groups(model, named(model, by_name), drawn, memory_budget)
+    shares = groups(model, named(model, by_name), drawn, memory_budget / shared()[0])
     for turn, names in enumerate(shares):
-        session = open_session(exposing(model, names))
         chosen = [(layer, np.random.default_rng(0)) for name in names for layer in by_name[name]]
-        for index, batch in enumerate(drawn.batches(specs)):
-            feeds = {name: value for name, value in batch.items() if name != LABELS}
-            entering = without_padding(feeds | run(session, feeds), feeds)
+        for index, (feeds, (found,)) in enumerate(over([exposing(model, names)], drawn.batches(specs))):
+            entering = without_padding(feeds | found, feeds)
             for layer, random in chosen:
                 tensor = graph.constant_tensor(layer.weight)
                 assert tensor is not None  # noqa: S101

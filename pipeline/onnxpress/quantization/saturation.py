@@ -31,8 +31,8 @@ def limited(
     options: QuantizeOptions,
     data: Dataset | None,
     rounding: Reconstruction | None = None,
-) -> dict[ir.TensorProtocol, list[ir.Node]]:
-    """Return the weights that would lose by saturation, each with the nodes that read it, as `Weights` takes them.
+) -> Weights:
+    """Return weights of which those that would lose by saturation are rounded so that no pair of them can.
 
     Args:
         model: A prepared model after `placement.gemms`; it is not changed.
@@ -47,11 +47,12 @@ def limited(
         copy = model.clone()
         placement = place(copy, options.selects)
         emulated = options.model_copy(update={"format": "qdq"})
-        written = static.write(copy, placement, ranges, emulated, Weights(found, rounding)).model
+        made = Weights(found, rounding)
+        written = static.write(copy, placement, ranges, emulated, made).model
         new = {weights[name] for name in _losing(written, data)} - found.keys()
         if not new:  # what is limited changes activations, and so may make other layers lose
-            return found
-        found |= {tensor: [node for node in model.graph if _weight(node) is tensor] for tensor in new}
+            return made
+        found = found | {tensor: [node for node in model.graph if _weight(node) is tensor] for tensor in new}
 
 
 def _losing(model: ir.Model, data: Dataset | None) -> set[str]:

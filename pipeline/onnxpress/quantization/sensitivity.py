@@ -19,14 +19,16 @@ from onnxpress.quantization.options import QuantizeOptions
 from onnxpress.quantization.placement import Placement, activated, gemms, place
 from onnxpress.quantization.twins import Twins, activation
 from onnxpress.quantization.weights import Weights
-from onnxpress.session import Arrays, SessionOptions, open_session, run
-from onnxpress_calibration.dataset import LABELS, Dataset
+from onnxpress.running import over
+from onnxpress.session import Arrays
+from onnxpress_calibration.dataset import Dataset
 
 SAMPLES = 16
 """Errors are averages over all elements of a tensor: a few samples tell as much as many."""
 SAMPLES_AT_OUTPUTS = 4
 """Each takes one run per node."""
 SWITCH = "onnxpress_switch"
+"""An input: the number of the node whose static twin takes its place; -1 for the float model."""
 KINDS = ("signal", "weights", "static", "dynamic")
 FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE)
 
@@ -81,23 +83,26 @@ def sensitivity(
     placement = place(copy, options.selects)
     if not placement.weighted:
         return []
-    twins = _Compared(copy, placement, options, ranges, weights, switched=at_outputs)
-    session = open_session(copy, SessionOptions())
+    _Compared(copy, placement, options, ranges, weights, switched=at_outputs)
     sums, zero = np.zeros((len(placement.weighted), len(KINDS))), np.zeros(())
     signal, noise = np.zeros(len(outputs)), np.zeros((len(placement.weighted), len(outputs)))
     few = replace(data, limit=min(SAMPLES, data.limit or SAMPLES))
-    for position, batch in enumerate(few.batches(specs, 1)):
-        feeds = {name: value for name, value in batch.items() if name != LABELS}
-        float_run = run(session, feeds | twins.switch(None))
+    turns = (
+        batch | {SWITCH: np.array(index)}
+        for position, batch in enumerate(few.batches(specs))
+        for index in range(-1, len(placement.weighted) if at_outputs and position < SAMPLES_AT_OUTPUTS else 0)
+    )
+    float_run: Arrays = {}
+    for feeds, (given,) in over([copy], turns):
         advance(1)
-        sums += [[float_run.get(_sum(node, kind), zero) for kind in KINDS] for node in placement.weighted]
-        if not at_outputs or position >= SAMPLES_AT_OUTPUTS:
+        index = int(feeds[SWITCH])
+        if index < 0:
+            float_run = given
+            sums += [[given.get(_sum(node, kind), zero) for kind in KINDS] for node in placement.weighted]
             continue
-        signal += [np.square(float_run[name], dtype=np.float64).sum() for name in outputs]
-        for index in range(len(placement.weighted)):
-            given = run(session, feeds | twins.switch(index))
-            advance(1)
-            noise[index] += [np.square(given[name] - float_run[name], dtype=np.float64).sum() for name in outputs]
+        if index == 0:
+            signal += [np.square(float_run[name], dtype=np.float64).sum() for name in outputs]
+        noise[index] += [np.square(given[name] - float_run[name], dtype=np.float64).sum() for name in outputs]
     loss = (noise / np.where(signal > 0, signal, 1)).max(axis=1, initial=0)
     return [
         Sensitivity(
@@ -139,10 +144,6 @@ class _Compared(Twins):
             if node.op_type != "Conv":
                 inputs["dynamic"] = self.dynamic(entering)
             self._compare(index, node, inputs)
-
-    def switch(self, index: int | None) -> Arrays:
-        """Return what feeds the switch: the node whose static twin takes its place, or None for the float model."""
-        return {SWITCH: np.array(-1 if index is None else index)} if self.switched else {}
 
     def _compare(self, index: int, node: ir.Node, inputs: Mapping[str, ir.Value]) -> None:
         stored = self.weight(node)

@@ -19,7 +19,7 @@ class Weights:
     """Integers and scales by weight tensor (clones of a model share theirs), axis and bounds.
 
     Args:
-        limited: Weights of which no pair may saturate, with the nodes that read them (`saturation.limited`).
+        limited: Weights of which no pair may saturate, with the nodes that read them (see `saturation.limited`).
         rounding: What rounds the weights that it knows; nearest rounding without it.
     """
 
@@ -28,7 +28,7 @@ class Weights:
         limited: Mapping[ir.TensorProtocol, Sequence[ir.Node]] | None = None,
         rounding: Reconstruction | None = None,
     ) -> None:
-        self._limited = limited or {}
+        self.limited = limited or {}
         self._rounding = rounding or Reconstruction()
         self._made: dict[tuple[ir.TensorProtocol, int | None, WeightGrid, str], tuple[Array, Array]] = {}
 
@@ -52,8 +52,8 @@ class Weights:
         """
         key = tensor, axis, grid, "transposed" if transpose else "plain"
         if key not in self._made:
-            integers, scale = self._rounded(tensor, axis, grid, None)
-            self._made[key] = (np.ascontiguousarray(integers.T) if transpose else integers), scale
+            made = self.quantize(tensor, axis, grid) if transpose else self._rounded(tensor, axis, grid, None)
+            self._made[key] = (np.ascontiguousarray(made[0].T) if transpose else made[0]), made[1]
         if floor is None or (self._made[key][1] >= floor).all():
             return self._made[key]
         integers, scale = self._rounded(tensor, axis, grid, floor)
@@ -68,7 +68,7 @@ class Weights:
         self, tensor: ir.TensorProtocol, axis: int | None, grid: WeightGrid, floor: Array | None
     ) -> tuple[Array, Array]:
         nearest, scale = quantize_weight(tensor.numpy(), axis, grid, floor)
-        if tensor in self._limited:
+        if tensor in self.limited:
             return self._within_pairs(tensor, axis, grid, scale)
         found = self._rounding.integers(tensor, axis, scale, grid)
         return nearest if found is None else found, scale
@@ -97,7 +97,7 @@ class Weights:
     def _nearest(self, tensor: ir.TensorProtocol, steps: Array, grid: WeightGrid) -> tuple[Array, Array, Array]:
         """Return (nearest integers, lowest, highest): of each weight, where no pair may saturate."""
         nearest = np.clip(np.rint(steps), -grid.limit, grid.limit)
-        lowest, highest = limits(nearest.astype(np.int64), self._limited[tensor])
+        lowest, highest = limits(nearest.astype(np.int64), self.limited[tensor])
         return nearest, np.maximum(lowest, -grid.limit), np.minimum(highest, grid.limit)
 
     def recurrent(self, tensor: ir.TensorProtocol, grid: WeightGrid, *, per_tensor: bool) -> tuple[Array, Array]:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onnxpress import session
+from onnxpress import running, session
 from onnxpress.quantization import QuantizeOptions, rounding
 from onnxpress.quantization.params import WeightGrid, quantize_weight
 from onnxpress.quantization.quantize import quantize
@@ -141,11 +141,11 @@ def test_little_memory_takes_more_passes_and_sees_the_same(monkeypatch: pytest.M
     nodes = [node for node in model.graph if node.op_type in ("Conv", "Gemm")]
     opened, counted = [], []
 
-    def opening(model: ir.Model) -> object:
+    def opening(model: ir.Model, options: session.SessionOptions) -> object:
         opened.append([value.name for value in model.graph.outputs])
-        return session.open_session(model)
+        return session.open_session(model, options)
 
-    monkeypatch.setattr(rounding, "open_session", opening)
+    monkeypatch.setattr(running, "open_session", opening)
     once = observe(model, nodes, data, centred=lambda node: False)  # noqa: ARG005
     several = observe(model, nodes, data, centred=lambda node: False, memory_budget=1, advance=counted.append)  # noqa: ARG005
     assert len(opened) == 4 and sum(counted) == 8

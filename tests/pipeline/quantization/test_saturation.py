@@ -205,10 +205,10 @@ def test_layers_that_lose_are_named_and_made_safe_and_no_others() -> None:
     losses = {loss.node: loss for loss in predict(plain, data)}
     assert losses[first].error > 1e-3 and losses[first].share > 0.5
     assert losses[second].error == 0 and losses[second].pairs == 0
-    found = limited(model, ranges, options, data)
-    assert [node.name for nodes in found.values() for node in nodes] == [first]
+    weights = limited(model, ranges, options, data)
+    assert [node.name for nodes in weights.limited.values() for node in nodes] == [first]
     copy = model.clone()
-    edit = static.write(copy, place(copy, options.selects), ranges, options, Weights(found))
+    edit = static.write(copy, place(copy, options.selects), ranges, options, weights)
     assert all(loss.error == 0 for loss in predict(edit.model, data))
     feeds = next(data.samples())
     wanted = run(open_session(model), feeds)["y"]
@@ -219,10 +219,10 @@ def test_layers_that_lose_are_named_and_made_safe_and_no_others() -> None:
 def test_without_data_every_layer_that_could_is_made_safe() -> None:
     model = heavy(graphs.build("g (float[N,8] x) => (float[N,4] y) { y = MatMul(x, w) }", {"w": (8, 4)}))
     options, ranges = QuantizeOptions(), {"x": (0.0, 1.0)}
-    found = limited(model, ranges, options, None)
-    assert len(found) == 1
+    weights = limited(model, ranges, options, None)
+    assert len(weights.limited) == 1
     copy = model.clone()
-    edit = static.write(copy, place(copy, options.selects), ranges, options, Weights(found))
+    edit = static.write(copy, place(copy, options.selects), ranges, options, weights)
     assert all(loss.pairs == 0 for loss in predict(edit.model, uniform((4, 8))))
 
 

@@ -83,8 +83,8 @@ def choose(
     placement = place(fused, options.selects)
     ranges = choose_ranges(placement, placement.candidates, collected, options.calibrator, options.levels)
     rounding = reconstruction(fused, placement, options, calibration) if options.reconstructs else None
-    limits = limited(fused, ranges, options, calibration, rounding) if options.saturates else {}
-    weights = Weights(limits, rounding)
+    saturates = options.saturates
+    weights = limited(fused, ranges, options, calibration, rounding) if saturates else Weights(rounding=rounding)
     candidates = Candidates(
         model=fused,
         ranges=ranges,

@@ -24,8 +24,8 @@ from onnxpress.quantization.options import QuantizeOptions
 from onnxpress.quantization.placement import Placement, gemms, place
 from onnxpress.quantization.twins import Twins, activation
 from onnxpress.quantization.weights import Weights
-from onnxpress.session import open_session, run
-from onnxpress_calibration.dataset import LABELS, Dataset, samples_in
+from onnxpress.running import over
+from onnxpress_calibration.dataset import Dataset, samples_in
 
 SAMPLES = 64
 """A mean needs few samples."""
@@ -78,12 +78,10 @@ def bias_shifts(
     names = _compare(copy, Twins(copy, options, weights), placement, ranges)
     if not names:
         return {}
-    session = open_session(copy)
     sums = {name: np.zeros(1) for name in names}
     samples, specs = 0, graph.input_specs(model)
-    for batch in data.drawn(specs, SAMPLES).batches(specs):
-        feeds = {name: value for name, value in batch.items() if name != LABELS}
-        means, size = run(session, feeds), samples_in(feeds)
+    for feeds, (means,) in over([copy], data.drawn(specs, SAMPLES).batches(specs)):
+        size = samples_in(feeds)
         for name in names:
             sums[name] = sums[name] + size * means[names[name]].astype(np.float64)
         samples += size

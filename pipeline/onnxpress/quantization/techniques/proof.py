@@ -10,8 +10,8 @@ import onnx_ir as ir
 from onnxpress import graph
 from onnxpress.artifact import Edit, Skip
 from onnxpress.evaluation.fidelity import Fidelity
-from onnxpress.session import open_session, run
-from onnxpress_calibration.dataset import LABELS, Dataset
+from onnxpress.running import over
+from onnxpress_calibration.dataset import Dataset
 
 SAMPLES = 4
 EQUAL_DB = 80.0
@@ -36,8 +36,7 @@ def proven(model: ir.Model, edit: Edit, data: Dataset, *, op: str, done: str) ->
 
 
 def _sqnr_db(model: ir.Model, equal: ir.Model, data: Dataset) -> float:
-    fidelity, sessions = Fidelity(), (open_session(model), open_session(equal))
-    for batch in replace(data, limit=SAMPLES).batches(graph.input_specs(model)):
-        feeds = {name: value for name, value in batch.items() if name != LABELS}
-        fidelity.update(*(run(session, feeds) for session in sessions))
+    fidelity = Fidelity()
+    for _, found in over([model, equal], replace(data, limit=SAMPLES).batches(graph.input_specs(model))):
+        fidelity.update(*found)
     return math.inf if fidelity.sqnr_db is None else fidelity.sqnr_db
