@@ -12,6 +12,8 @@ from onnxpress import cli
 
 ROOT = Path(__file__).parents[1]
 
+# Read when torch is imported: its threads must not spin while a test waits for processes or for onnxruntime.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 # Examples are searched for on people's machines; in CI a red run must mean that the change broke something.
 settings.register_profile("ci", derandomize=True, deadline=None)
 if os.environ.get("CI"):
