@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.utils import deterministic as memory
 
 from onnxpress import host
 
@@ -53,7 +54,8 @@ def rank() -> int:
 def joined() -> Iterator[Processes]:
     """Join the other processes while the block runs; afterwards torch's state is as it was: threads, random numbers.
 
-    On a CPU every operation is deterministic, so that one seed gives one result.
+    On a CPU every operation is deterministic, so that one seed gives one result. New memory is not filled first,
+    as torch then does to show what reads it too early: that takes a tenth of an update or more.
     """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     cuda = torch.cuda.is_available()
@@ -61,6 +63,8 @@ def joined() -> Iterator[Processes]:
     threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     torch.set_num_threads(max(1, host.usable_threads() // world))
     torch.use_deterministic_algorithms(not cuda)
+    filled: bool = memory.fill_uninitialized_memory  # type: ignore[attr-defined]
+    memory.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     if world > 1:
         distributed.init_process_group("nccl" if cuda else "gloo")
     try:
@@ -71,3 +75,4 @@ def joined() -> Iterator[Processes]:
             distributed.destroy_process_group()
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(deterministic)
+        memory.fill_uninitialized_memory = filled  # type: ignore[attr-defined]

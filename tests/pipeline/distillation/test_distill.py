@@ -19,8 +19,10 @@ import onnx.parser
 import onnx_ir as ir
 import onnx_ir.passes.common
 import pytest
+import torch
 
 from onnxpress import artifact, graph, runner
+from onnxpress.distillation import processes
 from onnxpress.distillation.distill import distill
 from onnxpress.distillation.options import DistillOptions
 from onnxpress.errors import DataError, ModelError, UsageError
@@ -200,6 +202,19 @@ def test_one_seed_gives_one_result_and_another_seed_another() -> None:
     ]
     np.testing.assert_array_equal(made[0], made[1])
     assert not np.array_equal(made[0], made[2])
+
+
+def test_torch_is_left_as_it_was() -> None:
+    def state() -> tuple[bool, bool, int]:
+        filled = bool(torch.utils.deterministic.fill_uninitialized_memory)
+        return torch.are_deterministic_algorithms_enabled(), filled, torch.get_num_threads()
+
+    before, drawn = state(), torch.get_rng_state()
+    with processes.joined():
+        assert state()[:2] == (not torch.cuda.is_available(), False)
+        torch.rand(1)
+    assert state() == before
+    assert torch.equal(torch.get_rng_state(), drawn)
 
 
 class KilledError(Exception):
