@@ -19,20 +19,19 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from onnxpress import graph, host
+from onnxpress import graph
 from onnxpress.errors import DataError, UsageError
 from onnxpress.graph import Array
 from onnxpress.quantization.options import MEMORY_BUDGET_BYTES
-from onnxpress.session import Arrays, SessionOptions, open_session, run
+from onnxpress.running import shared
+from onnxpress.session import Arrays, open_session, run
 from onnxpress_calibration.channels import ChannelStatistics
 from onnxpress_calibration.dataset import LABELS, Dataset, samples_in
 from onnxpress_calibration.profile import Profile
 from onnxpress_calibration.statistics import TensorStatistics
 
-WORKERS = 4
-"""Most samples that run at a time; counting goes one at a time, so that more would only wait."""
 STACKED = 4
-"""Most batches that one of these counts together; more gain nothing."""
+"""Most batches that are counted together; more gain nothing."""
 STACKED_BYTES = 1 << 24
 """Of their activations."""
 
@@ -76,10 +75,10 @@ def profile(
     for name, axis in (channels or {}).items():
         collected[name].channels = ChannelStatistics(axis=axis)
     counter = _Counter(collected=collected, whole=_not_by_sample(model, chosen), origin=data.origin)
-    workers = min(WORKERS, host.usable_threads())
+    workers, each = shared()  # more would only wait: counting goes one at a time
     shares = groups(model, chosen, data, memory_budget / (batch * workers))
     for turn, group in enumerate(shares):
-        session = open_session(exposing(model, group), SessionOptions(threads=host.usable_threads() // workers))
+        session = open_session(exposing(model, group), each)
         position, pending, room = 0, deque[Future[int]](), 0
         with ThreadPoolExecutor(workers) as pool:
             waiting: list[Arrays] = []

@@ -6,7 +6,6 @@ import json
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -424,22 +423,12 @@ def test_two_processes_have_the_loss_curve_of_one(tmp_path: Path, compress: Call
     words = ["distill", student, "--teacher", teacher, "--data", data, "--steps", "10", "--batch-size", "10"]
     words += ["--augment", "crop,mixup", "--learning-rate", "0.0005", "--quiet"]
     assert compress(*words, "-o", tmp_path / "one.onnx", "--json", tmp_path / "one.json").code == 0
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    told = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-m", "onnxpress", *map(str, words), "-o", str(tmp_path / "two.onnx"), "--json", "-"]
-    processes = [  # with what torchrun tells those that it starts
-        subprocess.Popen(command, stdout=subprocess.PIPE, env=os.environ | told | {"RANK": rank, "LOCAL_RANK": rank})
-        for rank in "01"
-    ]
-    try:
-        said = [process.communicate(timeout=600)[0] for process in processes]
-    finally:
-        for process in processes:  # one alone would wait for the other
-            process.kill()
-    assert [process.returncode for process in processes] == [0, 0] and said[1] == b""  # one of them speaks
-    documents = json.loads((tmp_path / "one.json").read_text()), json.loads(said[0])
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+    ended = subprocess.run(
+        [*launcher, "onnxpress", *words, "-o", tmp_path / "two.onnx", "--json", "-"],
+        check=True, capture_output=True, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}, timeout=600,
+    )  # fmt: skip
+    documents = json.loads((tmp_path / "one.json").read_text()), json.loads(ended.stdout)  # one process has spoken
     one, two = (
         [[entry["loss"] or 0, entry["held_out"]] for entry in document["facts"]["history"]] for document in documents
     )

@@ -12,6 +12,7 @@ from onnxpress import session
 from onnxpress.errors import DataError, UsageError
 from onnxpress.quantization import profiling
 from onnxpress.quantization.profiling import profile
+from onnxpress.running import shared
 from onnxpress_calibration import calibrators, sampling
 from onnxpress_calibration.dataset import Dataset
 from onnxpress_calibration.profile import Profile
@@ -77,8 +78,7 @@ def test_groups_that_fit_into_the_memory_budget_change_nothing(tmp_path: Path) -
     groups = profiling.groups(model, profiling.named(model, NAMES), data(values), budget=5000)
     assert [name for group in groups for name in group] == NAMES and len(groups) > 1
     assert groups == profiling.groups(model, profiling.named(model, NAMES), data(values), budget=5000)
-    workers = min(profiling.WORKERS, profiling.host.usable_threads())
-    split = profile(model, NAMES, data(values), channels=AXES, memory_budget=5000 * workers, advance=seen.append)
+    split = profile(model, NAMES, data(values), channels=AXES, memory_budget=5000 * shared()[0], advance=seen.append)
     assert bits(split, tmp_path) == bits(profile(model, NAMES, data(values), channels=AXES), tmp_path)
     assert sum(seen) == 40
 
