@@ -110,6 +110,14 @@ class Training:
         Raises:
             ModelError: the loss is not finite, or a model fails.
         """
+        try:
+            return self._run(checkpoint=checkpoint, key=key, resume=resume, advance=advance)
+        finally:
+            # Whatever averages gradients must not outlive the process group: as its last owner it would end the group's
+            # thread while it holds Python's lock, for which that thread may be waiting.
+            self.module = self.student
+
+    def _run(self, *, checkpoint: Path | None, key: str, resume: bool, advance: Callable[[int], object]) -> Progressed:
         if resume and checkpoint is not None:
             self._restore(checkpoint, key)
         shown, losses = 0, [0.0][:0]
