@@ -55,11 +55,10 @@ def test_the_shown_table_is_what_the_recipe_prints(place: Path) -> None:
 
 
 @pytest.mark.slow
-def test_make_demo_ends_with_the_gate_passed(place: Path) -> None:
-    """It continues in the folder of the command above, whose steps it finds."""
+def test_make_demo_ends_with_the_gate_passed(tmp_path: Path) -> None:
     if not (ROOT / ".venv" / ".demo").exists() or shutil.which("make") is None:
         pytest.skip("not run by make")
-    done = run(f"make demo DEMO='{place / 'demo-run'}'", ROOT)
+    done = run(f"make demo DEMO='{tmp_path / 'demo run'}'", ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
     for variant in ("float", "int8-dynamic", "int8", "pruned-int8", "The gate passes"):
         assert variant in done.stdout

@@ -13,7 +13,7 @@ class Time:
         self.now = 1_000_000
 
     def clock(self) -> int:
-        self.now += 1000  # so that spinning ends
+        self.now += 100  # so that spinning ends
         return self.now
 
     def sleep(self, seconds: float) -> None:
@@ -28,7 +28,7 @@ def one_server(due: list[int], service_ns: int) -> list[int]:
         time.now += service_ns
 
     latencies, services = serve([call], due, clock=time.clock, sleep=time.sleep)
-    assert services == pytest.approx([service_ns] * len(due), abs=2000)
+    assert services == pytest.approx([service_ns] * len(due), abs=1000)
     return latencies
 
 
@@ -54,7 +54,7 @@ def test_mean_wait_is_that_of_m_d_1(load: float) -> None:
     due = arrivals_ns(load * 1000, 60_000, seed=5)
     waits = np.array(one_server(due, service_ns)) - service_ns
     # Pollaczek and Khinchine: W = rho s / (2 (1 - rho))
-    assert waits.mean() == pytest.approx(load * service_ns / (2 * (1 - load)), rel=0.08)
+    assert waits.mean() == pytest.approx(load * service_ns / (2 * (1 - load)), rel=0.08, abs=300)
 
 
 def test_two_servers_share_one_queue() -> None:

@@ -382,18 +382,18 @@ def test_recipe_step(tmp_path: Path) -> None:
 def test_killed_at_random_moments_a_training_ends_with_the_same_bits(tmp_path: Path) -> None:
     student, teacher, data = saved(tmp_path)
     command = [sys.executable, "-m", "onnxpress", "distill", str(student), "--teacher", str(teacher), "--data"]
-    command += [str(data), "--steps", "300", "--augment", "crop,mixup", "--patience", "20", "--quiet", "-o"]
+    command += [str(data), "--steps", "600", "--augment", "crop,mixup", "--patience", "20", "--quiet", "-o"]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     subprocess.run([*command, str(tmp_path / "whole.onnx")], check=True, env=environment)
     checkpoint, moments = tmp_path / "killed.onnx.checkpoint", random.Random(0)  # noqa: S311
     broken = [*command, str(tmp_path / "killed.onnx"), "--resume"]
-    for _ in range(3):
+    for _ in range(4):
         process = subprocess.Popen(broken, env=environment)
         for _ in range(moments.randint(1, 4)):  # so many more checkpoints, and a moment more
             before = changed(checkpoint)
             while process.poll() is None and changed(checkpoint) == before:
                 time.sleep(0.002)
-        time.sleep(moments.uniform(0, 0.03))
+        time.sleep(moments.uniform(0, 0.05))
         assert process.poll() is None
         process.send_signal(signal.SIGKILL)
         process.wait()
@@ -420,7 +420,7 @@ def changed(path: Path) -> int:
 @pytest.mark.slow
 def test_two_processes_have_the_loss_curve_of_one(tmp_path: Path, compress: Callable[..., Any]) -> None:
     student, teacher, data = saved(tmp_path)
-    words = ["distill", student, "--teacher", teacher, "--data", data, "--steps", "10", "--batch-size", "10"]
+    words = ["distill", student, "--teacher", teacher, "--data", data, "--steps", "20", "--batch-size", "10"]
     words += ["--augment", "crop,mixup", "--learning-rate", "0.0005", "--quiet"]
     assert compress(*words, "-o", tmp_path / "one.onnx", "--json", tmp_path / "one.json").code == 0
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
