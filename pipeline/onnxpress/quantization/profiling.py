@@ -92,10 +92,11 @@ def profile(
                     pending.append(pool.submit(counter.take, session, group, waiting, position))
                     waiting = []
                 if index == 0:  # how much one gives says how many can be counted together
-                    room = min(STACKED, int(min(STACKED_BYTES, memory_budget / workers)) // pending[0].result())
+                    room = min(STACKED, int(min(STACKED_BYTES, memory_budget / workers)) // max(pending[0].result(), 1))
                 if len(pending) > workers:
                     pending.popleft().result()
-            pending.append(pool.submit(counter.take, session, group, waiting, position))
+            if waiting:
+                pending.append(pool.submit(counter.take, session, group, waiting, position))
             for future in pending:
                 future.result()
     return Profile(model_sha256=model_sha256, data_sha256=data.sha256, samples=position, tensors=collected)
@@ -139,7 +140,7 @@ class _Counter:
     def _count(self, name: str, arrays: Sequence[Array], samples: Sequence[int]) -> None:
         """Count a tensor; together where that can be, because of a small one the calls cost more than the counting."""
         whole, statistics = name in self.whole, self.collected[name]
-        if not whole and arrays and arrays[0].ndim > 1 and len({each.shape for each in arrays}) == 1:
+        if not whole and arrays[0].ndim > 1 and len({each.shape for each in arrays}) == 1:
             arrays, samples = [np.concatenate(arrays)], [sum(samples)]
         for values, count in zip(arrays, samples, strict=True):
             statistics.update(values, samples=1 if whole else count, thin=not whole)
@@ -151,11 +152,8 @@ class _Counter:
             rows = 1 if name in self.whole else count
             finite = np.isfinite(each[name].reshape(rows, -1)).all(axis=1)
             if not finite.all():
-                return (
-                    f"sample {first + int(np.argmin(finite))}"
-                    if rows == count
-                    else f"samples {first} to {first + count - 1}"
-                )
+                alone = f"sample {first + int(np.argmin(finite))}"
+                return alone if rows == count else f"samples {first} to {first + count - 1}"
             first += count
         return f"samples {end - sum(samples)} to {end - 1}"
 

@@ -28,7 +28,6 @@ from onnxpress.quantization.techniques.equalization import equalize
 from onnxpress.quantization.techniques.smoothing import smooth
 from onnxpress.quantization.verification import SAMPLES as FEW
 from onnxpress.quantization.verification import judged, judges
-from onnxpress.quantization.weights import Weights
 from onnxpress_calibration import calibrators
 from onnxpress_calibration.dataset import Dataset
 from onnxpress_calibration.profile import Profile
@@ -135,7 +134,7 @@ def _static(
     if few is not None and options.reconstructs:
         rounding = reconstruction(copy, placement, options, few, advance)
         facts["reconstructed_weights"] = len(rounding.seen)
-    weights = limited(copy, ranges, options, few, rounding) if options.saturates else Weights(rounding=rounding)
+    weights = limited(copy, ranges, options, few, rounding)
     if options.saturates:
         facts["saturation_avoided"] = sorted(node.name or "" for nodes in weights.limited.values() for node in nodes)
     if few is not None and options.verify:

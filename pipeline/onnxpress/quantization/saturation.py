@@ -32,7 +32,7 @@ def limited(
     data: Dataset | None,
     rounding: Reconstruction | None = None,
 ) -> Weights:
-    """Return weights of which those that would lose by saturation are rounded so that no pair of them can.
+    """Return weights of which those that would lose by saturation, if any can, are rounded so that no pair saturates.
 
     Args:
         model: A prepared model after `placement.gemms`; it is not changed.
@@ -41,6 +41,8 @@ def limited(
         data: Samples that tell which layers lose anything; without them every layer does that could.
         rounding: What rounds the weights.
     """
+    if not options.saturates:
+        return Weights(rounding=rounding)
     weights = {node.name: tensor for node in model.graph if (tensor := _weight(node)) is not None}
     found: dict[ir.TensorProtocol, list[ir.Node]] = {}
     while True:

@@ -83,8 +83,7 @@ def choose(
     placement = place(fused, options.selects)
     ranges = choose_ranges(placement, placement.candidates, collected, options.calibrator, options.levels)
     rounding = reconstruction(fused, placement, options, calibration) if options.reconstructs else None
-    saturates = options.saturates
-    weights = limited(fused, ranges, options, calibration, rounding) if saturates else Weights(rounding=rounding)
+    weights = limited(fused, ranges, options, calibration, rounding)
     candidates = Candidates(
         model=fused,
         ranges=ranges,
