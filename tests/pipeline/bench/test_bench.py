@@ -74,7 +74,7 @@ def test_more_work_is_slower_and_the_same_work_is_not(write: Callable[..., Path]
 
 
 def test_result_has_everything_that_was_promised(write: Callable[..., Path]) -> None:
-    models = {"float": write(chain(2), "float.onnx"), "more": write(chain(4), "more.onnx")}
+    models = {"float": write(chain(2), "float.onnx"), "more": write(chain(16), "more.onnx")}
     given = options(scenarios=["single", "offline"])
     document = bench(models, baseline="float", options=given, inputs=None).to_json()
     assert document["schema"] == "onnxpress.bench/1"
@@ -110,7 +110,11 @@ def test_result_has_everything_that_was_promised(write: Callable[..., Path]) -> 
         assert variant["energy"]["source"] and variant["second_run_ms"] > 0
     metrics = [(each["metric"], each["pairs"] + each["dropped"]) for each in document["comparisons"]]
     assert metrics == [("latency.p50", 6), ("throughput.offline", 6)]
-    assert [each["verdict"] for each in document["comparisons"]] == ["fail", "fail"]  # twice the work
+    slower, fewer = document["comparisons"]  # eight times the work, on a machine that may be busy
+    assert slower["change_pct"] > 100 and fewer["change_pct"] < -50
+    # one of six pairs that the machine held up for long opens the interval, and the verdict with it
+    assert slower["verdict"] == ("fail" if slower["ci95_pct"][0] > 5 else "inconclusive")
+    assert fewer["verdict"] == ("fail" if fewer["ci95_pct"][1] < 100 / 1.05 - 100 else "inconclusive")
     codes = {warning["code"] for warning in document["warnings"]}
     assert {"synthetic-inputs", "few-pairs"} <= codes
     assert document["fit_for_gating"] is False
