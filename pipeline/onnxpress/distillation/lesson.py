@@ -198,9 +198,9 @@ def _facts(done: Progressed, parameters: int, features: int) -> dict[str, object
     ]
     return {
         "updates": done.step,
-        "best_update": done.best_step if done.best_weights else done.step,
+        "best_update": done.history[done.kept][0] if done.kept_weights else done.step,
         "loss_before": history[0]["held_out"],
-        "loss_after": history[-1]["held_out"] if done.best == float("inf") else done.best,
+        "loss_after": history[done.kept if done.kept_weights else -1]["held_out"],
         "parameters": parameters,
         "features": features,
         "history": history,

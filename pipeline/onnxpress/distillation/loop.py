@@ -49,12 +49,15 @@ class Progressed:
 
     step: int = 0
     seconds: float = 0.0
-    best: float = math.inf
-    best_step: int = 0
     stale: int = 0
+    """Judgements since the lowest held-out loss."""
+    lowest: Tensor = field(default_factory=lambda: torch.zeros(0))
+    """Losses of the held-out samples at that judgement, [samples]; known to the first process."""
     history: list[tuple[int, float, float]] = field(default_factory=list)
     """(update, mean training loss since the last entry, held-out loss) of every judgement."""
-    best_weights: dict[str, Tensor] = field(default_factory=dict)
+    kept: int = 0
+    """Which of them the kept weights are of."""
+    kept_weights: dict[str, Tensor] = field(default_factory=dict)
 
 
 class Training:
@@ -144,7 +147,7 @@ class Training:
                 if self.held.count and self.done.stale >= self.options.patience:
                     break
         if self.held.count:
-            self.student.load_state_dict(self.done.best_weights)
+            self.student.load_state_dict(self.done.kept_weights)
         if self.processes.rank == 0 and checkpoint is not None:
             checkpoint.unlink(missing_ok=True)
         return self.done
@@ -231,25 +234,43 @@ class Training:
         return kept
 
     def _judge(self, losses: list[float]) -> None:
-        """Measure the held-out loss, in the first process for all, and keep the weights if they are the best."""
-        score = self.processes.first(self._held_out_loss() if self.processes.rank == 0 else 0.0)
+        """Measure the held-out loss, in the first process for all; keep the weights unless others were surely better.
+
+        Of twenty judgements by few samples the lowest is also the luckiest. So of those within a standard error of it
+        the last is kept, which had the lowest learning rate, if it is not worse than the start: the one-standard-error
+        rule (Breiman et al. 1984; Hastie et al., "The elements of statistical learning", section 7.10).
+        """
+        each = self._held_out_losses() if self.held.count and self.processes.rank == 0 else torch.zeros(0)
+        score = self.processes.first(float(each.mean()) if len(each) else math.inf)
+        scores = [held_out for _, _, held_out in self.done.history]
         self.done.history.append((self.done.step, sum(losses) / len(losses) if losses else math.nan, score))
-        self.done.stale += 1
-        if score < self.done.best:
-            self.done.best, self.done.best_step, self.done.stale = score, self.done.step, 0
-            self.done.best_weights = {name: value.detach().clone() for name, value in self.student.state_dict().items()}
+        if lowest := score < min(scores, default=math.inf):
+            self.done.lowest = each
+        self.done.stale = 0 if lowest else self.done.stale + 1
+        alike = len(scores) > 0 and score <= scores[0] and _alike(each, self.done.lowest)
+        if self.processes.first(float(lowest or alike)):
+            self.done.kept = len(scores)
+            self.done.kept_weights = {name: value.detach().clone() for name, value in self.student.state_dict().items()}
 
     @torch.no_grad()
-    def _held_out_loss(self) -> float:
-        """Return how far the outputs are from the teacher's; inner tensors only help to get there."""
+    def _held_out_losses(self) -> Tensor:
+        """Return how far the outputs of each sample are from the teacher's, in the mean over its views, [samples].
+
+        Inner tensors only help to get there.
+        """
         self._views = self._views or list(self._seen())
         self.student.eval()
-        total, count = 0.0, 0
+        losses: list[float] = []
         for feeds, labels, wanted in self._views:
+            given = self.student(feeds)
+            answers = {name: given[name] for name in self.judge.outputs}
             size = max(len(value) for value in feeds.values() if value.ndim)
-            total += float(self.judge(self.student(feeds), wanted, labels, feeds.get(MASK))) * size
-            count += size
-        return total / count if count else math.inf
+            apart = all(len(value) == size for value in (*answers.values(), *wanted.values()))
+            for part in [slice(at, at + 1) for at in range(size)] if apart else [slice(None)]:
+                mine, right = ({name: value[part] for name, value in each.items()} for each in (answers, wanted))
+                chosen, mask = (None if each is None else each[part] for each in (labels, feeds.get(MASK)))
+                losses += [float(self.judge(mine, right, chosen, mask))] * (1 if apart else size)
+        return torch.tensor(losses).reshape(-1, self.held.count).mean(dim=0)
 
     def _seen(self) -> Iterator[tuple[dict[str, Tensor], Tensor | None, Tensors]]:
         """Yield the held-out samples, and few of them in changed views, too, with the outputs of the teacher."""
@@ -285,6 +306,12 @@ def scale(parameter: Tensor) -> float:
     ones ruins the small ones. Relative steps: You et al. 2020 (LAMB, arXiv:1904.00962).
     """
     return max(float(parameter.detach().double().square().mean().sqrt()), FLOOR)
+
+
+def _alike(losses: Tensor, lowest: Tensor) -> bool:
+    """Tell whether the losses of samples are within a standard error of other losses of the same samples."""
+    worse = losses - lowest
+    return len(worse) > 1 and bool(worse.mean() <= worse.std() / math.sqrt(len(worse)))
 
 
 def _pieces(positions: Array, size: int | None) -> list[Array]:

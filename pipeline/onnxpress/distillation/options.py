@@ -48,8 +48,8 @@ class DistillOptions(BaseModel):
     """Changes of the inputs before both models see them: ``flip``, ``crop`` and ``mixup`` of images, or your own
     ``module:fn`` or ``file.py:fn``; ``none`` for none. By default all three for a model of images."""
     held_out: Annotated[float, BeforeValidator(_share)] = Field(default=0.1, lt=1)
-    """Share of the samples that judge and do not train. The best weights are kept, those at the start if none are
-    better."""
+    """Share of the samples that judge and do not train. The best weights are kept, or later ones that these few samples
+    cannot tell from them; those at the start if none are better."""
     patience: int = Field(default=15, ge=1)
     """Stop when so many of the twenty judgements in a row bring nothing better."""
     samples: int | None = Field(default=None, ge=2)

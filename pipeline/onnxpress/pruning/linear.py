@@ -17,7 +17,7 @@ import onnx_ir as ir
 from onnxpress import graph
 from onnxpress.graph import Array
 
-POSITIONS = 64
+POSITIONS = 200
 """Output positions taken of each sample, drawn from a fixed seed; neighbours say almost the same."""
 
 

@@ -145,7 +145,9 @@ class _Layer:
         for features, targets, _ in rows:
             moments.add(features, targets)
         start, squares = start[:, free], moments.squares[:, free, free]
-        penalty = np.repeat(RIDGE * moments.count * moments.energy.mean(axis=1)[:, None], squares.shape[1], axis=1)
+        energy = moments.energy.mean(axis=1)[:, None]
+        energy[energy == 0] = 1.0  # nothing ever enters: any penalty keeps the weights as they are
+        penalty = np.repeat(RIDGE * moments.count * energy, squares.shape[1], axis=1)
         penalty[:, matrix.shape[1] :] = 1e-9 * moments.count  # the bias is free, up to what keeps the system regular
         inverse = np.linalg.inv(squares + penalty[:, :, None] * np.eye(squares.shape[1]))
         solution = start + inverse @ (moments.products[:, free] - squares @ start)
