@@ -8,7 +8,7 @@ module needs to know operators by name.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -145,7 +145,7 @@ def macs(node: ir.Node) -> int | None:
         dims = shape(node.outputs[0] if node.op_type == "Conv" else node.inputs[0])
         if weight is None or dims is None or None in weight or any(size is None for size in dims[2:]):
             return None
-        return math.prod(size or 1 for size in weight) * math.prod(size or 1 for size in dims[2:])
+        return _product(weight) * _product(dims[2:])
     if node.op_type in ("Gemm", "MatMul"):
         left, right = shape(node.inputs[0]), shape(node.inputs[1])
         out = shape(node.outputs[0])
@@ -154,15 +154,19 @@ def macs(node: ir.Node) -> int | None:
         inner = left[0] if node.op_type == "Gemm" and attribute_int(node, "transA", 0) else left[-1]
         if inner is None:
             inner = right[-2] if len(right) > 1 else right[0]
-        rows = [1, *(size or 1 for size in out[1:])] if len(out) > 1 else [size or 1 for size in out]
-        return math.prod(rows) * (inner or 1)
+        return _product(out[1:] if len(out) > 1 else out) * _product([inner])
     if node.op_type in ("LSTM", "GRU", "RNN"):
         weights = [shape(value) for value in node.inputs[1:3]]
         steps = shape(node.inputs[0])
         if steps is None or any(dims is None or None in dims for dims in weights):
             return None
-        return (steps[0] or 1) * sum(math.prod(size or 1 for size in dims or ()) for dims in weights)
+        return (steps[0] or 1) * sum(_product(dims or ()) for dims in weights)
     return 0
+
+
+def _product(sizes: Sequence[int | None]) -> int:
+    """Multiply sizes; one that is not fixed counts as 1."""
+    return math.prod(1 if size is None else size for size in sizes)
 
 
 def total_macs(model: ir.Model) -> int:

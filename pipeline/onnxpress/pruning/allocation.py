@@ -18,14 +18,14 @@ import bisect
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
 
 from onnxpress import graph
 from onnxpress.graph import Array
-from onnxpress.pruning import stored
+from onnxpress.pruning import branches, stored
 from onnxpress.pruning.groups import Group
 from onnxpress.pruning.options import PruneOptions
 from onnxpress.pruning.surgery import Choice, Mask
@@ -44,12 +44,20 @@ class Step:
     before: int
     after: int
     """Channels kept before and after it."""
-    removed_share: float
-    """Share of the group's channels gone halfway through the step."""
     lost: float
     """Sum of the importances of the channels that go."""
-    price: float
-    """What is lost per share of the quantity saved, see the module."""
+    saved: float
+    """Share of the quantity that goes."""
+
+    @property
+    def removed_share(self) -> float:
+        """Share of the group's channels gone halfway through the step."""
+        return 1 - (self.before + self.after) / 2 / self.group.size
+
+    @property
+    def price(self) -> float:
+        """What is lost per share of the quantity saved, see the module."""
+        return self.lost / max(self.saved, 1e-12)
 
 
 def choose(groups: Sequence[Group], options: PruneOptions, importances: Mapping[Group, Array], scale: Scale) -> Choice:
@@ -62,7 +70,7 @@ def choose(groups: Sequence[Group], options: PruneOptions, importances: Mapping[
         scale: Weighs the model in what the target limits.
 
     """
-    steps = [step for group in groups for step in _steps(group, importances[group], scale, options.round_to)]
+    steps = [step for group in groups for step in _steps(group, importances[group], scale, options)]
     if options.allocation == "uniform":
         steps.sort(key=lambda step: (step.removed_share, step.price))
     else:
@@ -75,9 +83,9 @@ def choose(groups: Sequence[Group], options: PruneOptions, importances: Mapping[
     return {group: best(importances[group], counts.get(group, group.size)) for group in groups}
 
 
-def narrowest(groups: Sequence[Group], round_to: int) -> Counts:
+def narrowest(groups: Sequence[Group], options: PruneOptions) -> Counts:
     """Return the fewest channels that may be kept of each group."""
-    return {group: widths(group, round_to)[0] for group in groups}
+    return {group: widths(group, options.round_to, vanish=options.drops_branches)[0] for group in groups}
 
 
 class Scale:
@@ -87,7 +95,9 @@ class Scale:
         """Take a model and its groups, what to measure, and the amount that is the whole (None: this model's)."""
         self._model = model
         self._measure = measure
-        self._shapes = {member.value: member.value.shape for group in groups for member in group.members}
+        self._taken = {group: _taken(group) for group in groups}
+        touched = {member.value for group in groups for member in group.members}.union(*self._taken.values())
+        self._shapes = {value: value.shape for value in touched}
         self._whole = measure(model) if whole is None else whole
 
     def ratio(self, counts: Mapping[Group, int]) -> float:
@@ -97,6 +107,8 @@ class Scale:
             for member in group.members:
                 removed = (group.size - count) * int(np.count_nonzero(member.channel == 0))
                 sizes[member.value][member.axis] -= removed
+        for value in (value for group, count in counts.items() if count == 0 for value in self._taken[group]):
+            sizes[value] = [0] * len(sizes[value])
         for value, size in sizes.items():
             value.shape = ir.Shape(size)
         try:
@@ -125,26 +137,29 @@ def _elements(value: ir.Value) -> int:
     return math.prod(size or 0 for size in graph.shape(value) or ())
 
 
-def _steps(group: Group, scores: Array, scale: Scale, round_to: int) -> list[Step]:
+def _taken(group: Group) -> set[ir.Value]:
+    """Return what goes with a group that loses all its channels: results and weights of the nodes that go."""
+    nodes = branches.gone(group)
+    weights = {value for node in nodes for value in node.inputs if value is not None and value.is_initializer()}
+    return {value for node in nodes for value in node.outputs} | {
+        value for value in weights if all(reader in nodes for reader in graph.consumers(value))
+    }
+
+
+def _steps(group: Group, scores: Array, scale: Scale, options: PruneOptions) -> list[Step]:
+    """Return the steps of a group; if to lose all is cheaper than what comes before it, these are one step."""
     ascending = np.sort(scores)
-    down = widths(group, round_to)[::-1]
-    if len(down) == 1:
-        return []
-    narrowest = down[-1]
-    saved = (scale.ratio({}) - scale.ratio({group: narrowest})) / (group.size - narrowest)  # per channel
-    steps = []
-    for before, after in itertools.pairwise(down):
+    allowed = widths(group, options.round_to, vanish=options.drops_branches)
+    knots = [count for count in allowed if count in (allowed[0], min(filter(None, allowed)), group.size)]
+    left = np.interp(allowed, knots, [scale.ratio({group: count}) for count in knots])
+    steps: list[Step] = []
+    for (after, less), (before, more) in reversed(list(itertools.pairwise(zip(allowed, left, strict=True)))):
         lost = float(ascending[group.size - before : group.size - after].sum())
-        steps.append(
-            Step(
-                group=group,
-                before=before,
-                after=after,
-                removed_share=1 - (before + after) / 2 / group.size,
-                lost=lost,
-                price=lost / (before - after) / max(saved, 1e-12),
-            )
-        )
+        step = Step(group=group, before=before, after=after, lost=lost, saved=float(more - less))
+        while after == 0 and steps and step.price < steps[-1].price:
+            last = steps.pop()
+            step = replace(step, before=last.before, lost=last.lost + step.lost, saved=last.saved + step.saved)
+        steps.append(step)
     return steps
 
 

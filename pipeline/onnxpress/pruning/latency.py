@@ -82,7 +82,7 @@ class Latency:
         if share >= 1:
             return {}
         scale = allocation.Scale(model, groups, self, self.whole_ms)
-        least = allocation.narrowest(groups, options.round_to)
+        least = allocation.narrowest(groups, options)
         found: surgery.Choice
         found = {group: allocation.best(importances[group], count) for group, count in least.items()}
         reached, aim = 0.0, share
@@ -117,6 +117,8 @@ class Latency:
         attributes = sorted((attribute.name, str(attribute.value)) for attribute in node.attributes.values())
         constants = tuple(graph.constant_tensor(value) is not None for value in node.inputs)
         key = (node.op_type, tuple(attributes), shapes, constants)
+        if any(shape is not None and 0 in shape for shape in shapes):
+            return 0.0  # it goes
         if key not in self._table:
             model, feeds = alone(node, shapes)
             self._table[key] = milliseconds(open_session(model, self._options), feeds)
@@ -125,7 +127,7 @@ class Latency:
     def _shape(self, value: ir.Value) -> Shape:
         """Return a value's shape: known sizes as they are now, dynamic ones as they were on the sample."""
         seen = self._shapes.get(str(value.name), ())
-        return tuple(size or seen[axis] for axis, size in enumerate(graph.shape(value) or seen))
+        return tuple(seen[axis] if size is None else size for axis, size in enumerate(graph.shape(value) or seen))
 
 
 def alone(node: ir.Node, shapes: Sequence[Shape | None]) -> tuple[ir.Model, dict[str, Array]]:

@@ -81,13 +81,13 @@ class Linear:
             return grouped
         if self.node.op_type == "Gemm" and graph.attribute_int(self.node, "transA", 0):
             entering = entering.T
-        return _some_rows(entering, random, mask)[None]
+        return some_rows(entering, random, mask)[None]
 
     def targets(self, leaving: Array, random: np.random.Generator, mask: Array | None = None) -> Array:
         """Return the channels at the same positions, [groups, rows, channels]."""
         if self.node.op_type == "Conv":
             leaving, mask = np.moveaxis(leaving, 1, -1), None
-        rows = _some_rows(leaving, random, mask)
+        rows = some_rows(leaving, random, mask)
         return rows.reshape(len(rows), self.groups, -1).transpose(1, 0, 2)
 
     def _axes(self) -> tuple[int, int]:
@@ -178,7 +178,7 @@ def with_ones(features: Array) -> Array:
     return np.concatenate([features, np.ones((*features.shape[:2], 1), features.dtype)], axis=2)
 
 
-def _some_rows(values: Array, random: np.random.Generator, mask: Array | None) -> Array:
+def some_rows(values: Array, random: np.random.Generator, mask: Array | None) -> Array:
     """Return the last axis at some positions of each sample, [rows, features]; of padding nothing."""
     if mask is not None and mask.size == math.prod(values.shape[:-1]):
         real = values.reshape(-1, values.shape[-1])[mask.ravel() > 0]

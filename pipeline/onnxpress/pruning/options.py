@@ -39,6 +39,8 @@ class PruneOptions(NodeSelection):
     with AVX-512, else 8, and half of it, or less, where the amount or target cannot be reached otherwise."""
     provider: Annotated[str, AfterValidator(session.known_provider)] = "cpu"
     """Execution provider that the model is for: of the default of ``round_to``, and of measured latencies."""
+    keep_depth: bool = False
+    """Only narrow layers. Otherwise allocation by sensitivity also removes whole residual branches, see `branches`."""
     iterations: int = Field(default=1, ge=1, le=20)
     """Prune in so many equal steps, with a repair after each."""
     repair: bool = False
@@ -91,7 +93,7 @@ class PruneOptions(NodeSelection):
             if len(given) != 1:
                 raise ValueError("granularity channel needs exactly one of amount and target (say how much to remove)")
             return self
-        alone = self.model_fields_set & {"iterations", "provider", "repair", "round_to", "target"}
+        alone = self.model_fields_set & {"iterations", "keep_depth", "provider", "repair", "round_to", "target"}
         alone |= {"allocation"} if self.allocation == "sensitivity" else set()
         if alone:
             raise ValueError(f"{min(alone)} is for granularity channel only, not for {self.granularity}")
@@ -121,6 +123,11 @@ class PruneOptions(NodeSelection):
     def criterion(self) -> str:
         """Return the method, ``auto`` resolved."""
         return self.method if self.method != "auto" else "reconstruction" if self.repair else "l2"
+
+    @property
+    def drops_branches(self) -> bool:
+        """Tell whether whole residual branches may go: only where what that does to the outputs is measured."""
+        return self.allocation == "sensitivity" and not self.keep_depth
 
     @property
     def needs_data(self) -> bool:

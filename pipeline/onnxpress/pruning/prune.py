@@ -46,10 +46,11 @@ def prune(model: ir.Model, options: PruneOptions, data: Dataset | None = None, s
         The pruned model. Facts, for every granularity: ``params_before``, ``params_after``; for channels also
         ``macs_before``, ``macs_after``, ``macs_ratio``, ``groups``, ``groups_skipped``, ``prunable_macs_pct`` (MACs of
         the nodes that at least one removable channel enters or leaves), ``proof_error`` (see `proof.prove`; of the cut,
-        before any repair), ``layers_repaired``, ``method``, ``allocation`` and ``round_to`` as taken; with a target of
-        latency ``latency_before_ms``, ``latency_ratio`` and its 95 % interval ``latency_ratio_ci95``. For single
-        weights ``sparsity``, the share of zeros among them, and ``compressed_bytes_before`` and
-        ``compressed_bytes_after``: the file stays as large, its compressed size does not.
+        before any repair), ``branches_removed``, ``layers_repaired``, ``method``, ``allocation`` and ``round_to`` as
+        taken; with a target of latency ``latency_before_ms``, ``latency_ratio`` and its 95 % interval
+        ``latency_ratio_ci95``. For single weights ``sparsity``, the share of zeros among them, and
+        ``compressed_bytes_before`` and ``compressed_bytes_after``: the file stays as large, its compressed size does
+        not.
 
     Raises:
         UsageError: the target cannot be reached, include and exclude leave no node, or repair has no data.
@@ -138,7 +139,7 @@ def _channels(work: ir.Model, options: PruneOptions, data: Dataset | None, stage
         "allocation": options.allocation,
         "round_to": options.round_to,
     }
-    kept, errors, changed, repaired, removed = surgery.Kept({}), [], [], [], 0
+    kept, errors, changed, repaired, removed, branches = surgery.Kept({}), [], [], [], 0, 0
     for number in range(1, options.iterations + 1):
         groups = groups if number == 1 else _selected(analyze(work), options)[0]
         evidence, importances = _evidence(work, options, data, stage), {}
@@ -147,13 +148,14 @@ def _channels(work: ir.Model, options: PruneOptions, data: Dataset | None, stage
                 importances[group] = criteria.importance(options.criterion, group, evidence)
                 advance(1)
         if options.allocation == "sensitivity" and data is not None:
-            importances = sensitivity.measured(work, groups, importances, options.round_to, evidence, data, stage)
+            importances = sensitivity.measured(work, groups, importances, options, evidence, data, stage)
         now = options.iteration(number)
         if latency is None:
             choice = allocation.choose(groups, now, importances, allocation.Scale(work, groups, measure, whole))
         else:
             choice = latency.cut(work, reference, groups, now, importances, stage)
         removed += sum(int(np.count_nonzero(~keep)) for keep in choice.values())
+        branches += sum(not keep.any() for keep in choice.values())
         masked = surgery.masked(work, choice)
         kept = kept.then(surgery.Kept(choice))
         changed += surgery.cut(work, choice)
@@ -168,6 +170,7 @@ def _channels(work: ir.Model, options: PruneOptions, data: Dataset | None, stage
         "macs_ratio": macs / facts["macs_before"] if facts["macs_before"] else 1.0,
         "channels_after": facts["channels_before"] - removed,
         "proof_error": max((error for error in errors if error is not None), default=None),
+        "branches_removed": branches,
         "layers_repaired": len(repaired),
     }
     if latency is not None:
@@ -220,7 +223,7 @@ def _rounded(
     while True:
         tried = options.model_copy(update={"round_to": round_to})
         groups, skipped = _selected(analysis, tried)
-        counts = allocation.narrowest(groups, round_to)
+        counts = allocation.narrowest(groups, tried)
         if options.target is not None:
             ((unit, share),) = options.target.items()
             left = 0.0 if share >= 1 else least(counts)
@@ -260,7 +263,7 @@ def _selected(analysis: Analysis, options: PruneOptions) -> tuple[list[Group], l
             skipped.append(
                 Skip(where=group.name, op=node.op_type, reason=f"{excluded[0]} is left out by include or exclude")
             )
-        elif len(widths(group, options.round_to)) == 1:
+        elif len(widths(group, options.round_to, vanish=options.drops_branches)) == 1:
             reason = f"{group.size} channels of width {group.width}: none can go at round_to {options.round_to}"
             skipped.append(Skip(where=group.name, op=node.op_type, reason=reason))
         else:

@@ -37,7 +37,7 @@ from onnxpress import graph
 from onnxpress.graph import Array
 from onnxpress.progress import Stage, unshown
 from onnxpress.pruning.layout import label
-from onnxpress.pruning.linear import Linear, Moments, linear, with_ones
+from onnxpress.pruning.linear import Linear, Moments, linear, some_rows, with_ones
 from onnxpress.pruning.spool import Spool
 from onnxpress.pruning.surgery import Kept
 from onnxpress.pruning.walk import Walk
@@ -61,16 +61,20 @@ def repair(
 
     Args:
         pruned: The model after `surgery.cut`.
-        reference: The model before it, with the same nodes in the same order.
+        reference: The model before it, with the same nodes in the same order, and those that went with a branch.
         kept: Which channels were kept, by the values of ``pruned``.
         outputs: Those values by name.
         data: Calibration samples; labels are not used.
         stage: Shows how many layers are done.
     """
-    reached = _reached(pruned, kept)
-    found = [(position, _layer(node, kept, outputs)) for position, node in enumerate(pruned.graph)]
-    layers = [(position, layer) for position, layer in found if layer is not None and layer.map.entering in reached]
+    reached = _reached(pruned, reference, kept)
     twins = {value.name: value for node in reference.graph for value in (*node.inputs, *node.outputs) if value}
+    places = {node.outputs[0].name: place for place, node in enumerate(reference.graph)}
+    layers: list[tuple[int, _Layer | _Offset]] = []
+    for position, node in enumerate(pruned.graph):
+        layer = _layer(node, kept, outputs) or _offset(node, kept, outputs, twins)
+        if layer is not None and layer.enters in reached:
+            layers.append((position, layer))
     with (
         tempfile.TemporaryDirectory(prefix="onnxpress-repair-") as folder,
         stage("re-solve layers", len(layers)) as advance,
@@ -78,10 +82,13 @@ def repair(
         now, before = (Walk(model, data, Path(folder)) for model in (pruned, reference))
         for position, layer in layers:
             now.to(position)
-            before.to(position + 1)
-            layer.solve(pruned, Spool(Path(folder), layer.rows(now, before, twins)))
+            before.to(places[layer.node.outputs[0].name] + 1)
+            if isinstance(layer, _Offset):
+                layer.solve(now, before, twins)
+            else:
+                layer.solve(pruned, Spool(Path(folder), layer.rows(now, before, twins)))
             advance(1)
-    return [label(layer.map.node) for _, layer in layers]
+    return [label(layer.node) for _, layer in layers]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +105,16 @@ class _Layer:
     """What the output is added to, when that is known before the layer runs."""
     rectified: bool
     """Whether only Relu reads the result."""
+
+    @property
+    def node(self) -> ir.Node:
+        """The node."""
+        return self.map.node
+
+    @property
+    def enters(self) -> ir.Value:
+        """What it multiplies with its weights."""
+        return self.map.entering
 
     @property
     def axis(self) -> int:
@@ -185,11 +202,42 @@ class _Layer:
         return values if self.kept is None else np.compress(self.kept, values, axis=self.axis)
 
 
-def _reached(model: ir.Model, kept: Kept) -> set[ir.Value]:
-    """Return every value that the cut has changed: cut ones, and whatever is computed from them."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Offset:
+    """The constant in the place of a branch that is gone: it gives what the branch gave in the mean."""
+
+    node: ir.Node
+    """Adds it to the shortcut."""
+    enters: ir.Value
+    """The shortcut."""
+    constant: ir.Value
+    axis: int
+    """Where the channels lie."""
+    kept: Array | None
+    """As in `_Layer`."""
+
+    def solve(self, now: Walk, before: Walk, twins: Mapping[str | None, ir.Value]) -> None:
+        """Set it to the mean difference of the float model's sum and the pruned model's shortcut."""
+        array = graph.constant(self.constant)
+        assert array is not None  # noqa: S101 - surgery has put it there
+        random, total, count = np.random.default_rng(0), np.zeros(array.size), 0
+        sums = before.values(twins[self.node.outputs[0].name])
+        for mask, shortcut, wanted in zip(now.masks, now.values(self.enters), sums, strict=True):
+            left = wanted if self.kept is None else np.compress(self.kept, wanted, axis=self.axis)
+            missing = np.moveaxis(left - shortcut, self.axis, -1)
+            rows = some_rows(missing, random, None if self.axis == 1 else mask)
+            total, count = total + rows.sum(axis=0, dtype=np.float64), count + len(rows)
+        mean = (total / max(count, 1)).reshape(array.shape).astype(array.dtype)
+        self.constant.const_value = ir.tensor(mean, name=self.constant.name)
+
+
+def _reached(model: ir.Model, reference: ir.Model, kept: Kept) -> set[ir.Value]:
+    """Return every value that the cut has changed: cut ones, what took their place, what is computed from them."""
     reached = set(kept.values())
+    inputs = {node.outputs[0].name: [value and value.name for value in node.inputs] for node in reference.graph}
     for node in model.graph:
-        if any(value in reached for value in node.inputs):
+        rewired = [value and value.name for value in node.inputs] != inputs[node.outputs[0].name]
+        if rewired or any(value in reached for value in node.inputs):
             reached.update(node.outputs)
     return reached
 
@@ -208,6 +256,22 @@ def _layer(node: ir.Node, kept: Kept, outputs: Mapping[str, ir.Value]) -> _Layer
     mask = kept.along(output, 1 if node.op_type == "Conv" else len(output.shape or ()) - 1)
     shortcut, rectified = _follow(node, (adder or node).outputs[0])
     return _Layer(map=found, adder=adder, bias=bias, kept=mask, shortcut=shortcut, rectified=rectified)
+
+
+def _offset(
+    node: ir.Node, kept: Kept, outputs: Mapping[str, ir.Value], twins: Mapping[str | None, ir.Value]
+) -> _Offset | None:
+    """Describe a node that adds the constant in the place of a branch; return None for any other."""
+    if node.op_type != "Add":
+        return None
+    added = [value for value in node.inputs if value is not None and value.name not in twins and value.is_initializer()]
+    shortcuts = [value for value in node.inputs if value is not None and value not in added]
+    if len(added) != 1 or len(shortcuts) != 1:
+        return None
+    rank, behind = len(node.outputs[0].shape or ()), len(added[0].shape or ()) - 1
+    axis = rank - 1 - behind
+    mask = kept.along(outputs[str(node.outputs[0].name)], axis)
+    return _Offset(node=node, enters=shortcuts[0], constant=added[0], axis=axis, kept=mask)
 
 
 def _bias(node: ir.Node) -> tuple[ir.Node | None, ir.Value | None]:

@@ -3,7 +3,8 @@
 A criterion compares the channels of one group well; how much an error inside one group matters next to an error inside
 another one, only the outputs tell. So each group alone is cut to half, the weights that read it are re-solved by least
 squares on the moments of their inputs where those are known, and the error of the outputs is measured on a few samples.
-The importances of its channels are then scaled such that the half that goes adds up to that error.
+The importances of its channels are then scaled such that the half that goes adds up to that error. Where a whole branch
+may go with the group, that is measured, too, and the other half adds up to the rest.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from onnxpress import graph
 from onnxpress.evaluation.fidelity import without_padding
 from onnxpress.graph import Array
 from onnxpress.progress import Stage, unshown
-from onnxpress.pruning import allocation
+from onnxpress.pruning import allocation, branches, surgery
 from onnxpress.pruning.evidence import Evidence
 from onnxpress.pruning.groups import Group
+from onnxpress.pruning.options import PruneOptions
 from onnxpress.pruning.surgery import Mask
 from onnxpress.pruning.walk import BATCH
 from onnxpress.pruning.widths import widths
@@ -33,7 +35,7 @@ def measured(
     model: ir.Model,
     groups: Sequence[Group],
     importances: Mapping[Group, Array],
-    round_to: int,
+    options: PruneOptions,
     evidence: Evidence,
     data: Dataset,
     stage: Stage = unshown,
@@ -44,7 +46,7 @@ def measured(
         model: The model that the groups are of; it is not changed.
         groups: Those that may become smaller.
         importances: What a criterion says that each group loses with each of its channels, [size].
-        round_to: Widths are multiples of this.
+        options: What the channels are rounded to, and whether branches may go.
         evidence: Moments of the inputs of the model's layers; may be empty.
         data: The first `SAMPLES` of it are used.
         stage: Shows how many groups are done.
@@ -55,15 +57,40 @@ def measured(
     scaled = {}
     with stage("cut each group alone", len(groups)) as advance:
         for group in groups:
-            narrower = widths(group, round_to)[:-1]
-            keep = allocation.best(importances[group], min(narrower, key=lambda width: abs(width - group.size / 2)))
-            session = open_session(_without(model, group, keep, evidence))
-            found = [without_padding(run(session, feeds), feeds) for feeds in batches]
-            errors = [_error(*pair) for pair in zip(found, expected, strict=True)]
-            lost = importances[group][~keep].sum()
-            scaled[group] = importances[group] * (float(np.mean(errors)) / lost if lost else 1.0)
+            narrower = widths(group, options.round_to, vanish=options.drops_branches)[:-1]
+            half = min(narrower, key=lambda width: abs(width - group.size / 2))
+            errors = {}
+            for count in {half, min(narrower[0], half)} if narrower[0] == 0 else {half}:
+                keep = allocation.best(importances[group], count)
+                session = open_session(_without(model, group, keep, evidence))
+                found = [without_padding(run(session, feeds), feeds) for feeds in batches]
+                errors[count] = float(np.mean([_error(*pair) for pair in zip(found, expected, strict=True)]))
+            scaled[group] = _scaled(importances[group], errors)
             advance(1)
     return scaled
+
+
+def _scaled(importances: Array, errors: Mapping[int, float]) -> Array:
+    """Return importances, [size], whose sums over the channels that go are the errors, by the number that is kept.
+
+    Channels keep their order. So where the last ones cost less than the first, each part of an error is spread over
+    all: whoever takes the first will take the last, too.
+    """
+    least, most = min(errors), max(errors)
+    first = ~allocation.best(importances, most)
+    scaled = importances * _factor(errors[most], importances[first])
+    rest = errors[least] - errors[most]
+    if least == most:
+        return scaled
+    if rest / most < errors[most] / np.count_nonzero(first):
+        return importances * _factor(errors[least], importances)
+    others = importances * _factor(rest, importances[~first])
+    return np.where(first, scaled, np.maximum(others, scaled[first].max()))
+
+
+def _factor(error: float, importances: Array) -> float:
+    total = float(importances.sum())
+    return error / total if total else 1.0
 
 
 def outputs_error(model: ir.Model, edited: ir.Model, data: Dataset) -> float:
@@ -85,11 +112,28 @@ def _first(data: Dataset, model: ir.Model) -> list[dict[str, Array]]:
 
 def _without(model: ir.Model, group: Group, keep: Mask, evidence: Evidence) -> ir.Model:
     """Return a copy whose weights do not read some channels of a group, and make good for them what they can."""
+    if not keep.any():
+        return _without_branch(model, group, evidence)
     copy = model.clone()
     for weight in group.readers:
         channel = group.channel(weight.value, weight.in_axis)
         array = evidence.refitted(weight, (channel < 0) | keep[channel])
         copy.graph.initializers[str(weight.value.name)].const_value = ir.tensor(array)
+    return copy
+
+
+def _without_branch(model: ir.Model, group: Group, evidence: Evidence) -> ir.Model:
+    """Return a copy without the branch that a group is; in its place stands the mean of what it gave."""
+    copy = surgery.without(model, {group: np.zeros(group.size, np.bool_)})
+    for weight in group.readers:
+        end = branches.end(weight.node)
+        if end is not None and weight.value in evidence.moments:
+            layer, moments = evidence.moments[weight.value]
+            mean = moments.squares[:, -1:, :-1] / max(moments.count, 1) @ layer.matrix()
+            rest = copy.graph.initializers[branches.constant(end)]
+            array = graph.constant(rest)
+            assert array is not None  # noqa: S101 - surgery has put it there
+            rest.const_value = ir.tensor(array + mean.reshape(array.shape).astype(array.dtype), name=rest.name)
     return copy
 
 

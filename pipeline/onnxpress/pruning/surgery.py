@@ -14,9 +14,11 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from onnxpress import graph
 from onnxpress.export.passes.rewiring import initializer
+from onnxpress.pruning import branches
 from onnxpress.pruning.coupling.arguments import integers, paddings, slices, target_shape
 from onnxpress.pruning.groups import Group
 from onnxpress.pruning.layout import label
@@ -82,11 +84,11 @@ def without(model: ir.Model, choice: Choice) -> ir.Model:
 
 
 def _remove(model: ir.Model, kept: Kept) -> list[str]:
+    changed = _drop_branches(model, kept)
     for node in model.graph:
         rewrite = REWRITES.get(node.op_type)
         if rewrite is not None and any(value in kept.values() for value in [*node.inputs, *node.outputs]):
             rewrite(model, node, kept)
-    changed = []
     for value, masks in kept.values().items():
         sizes = list(value.shape or ())
         for axis, mask in masks.items():
@@ -98,9 +100,30 @@ def _remove(model: ir.Model, kept: Kept) -> list[str]:
             value.const_value = ir.tensor(np.ascontiguousarray(array), name=value.name)
             if GRID in value.meta:
                 value.meta[GRID] = value.meta[GRID].cut(masks)
-            changed += [label(node) for node in graph.consumers(value)]
+            changed += [label(node) for node in graph.consumers(value) if node.graph is not None]
         value.shape = ir.Shape(sizes)
     return list(dict.fromkeys(changed))
+
+
+def _drop_branches(model: ir.Model, kept: Kept) -> list[str]:
+    """Replace what branches without channels add by the constant that it is; return the names of the nodes that add."""
+    dropped = []
+    for node in list(model.graph):
+        summed = _summed(node, kept)
+        if summed is None or summed[1].any() or (end := branches.end(node)) is None:
+            continue
+        bias = graph.constant(end.bias)
+        if bias is None:
+            sizes = end.result.shape or ()
+            bias = np.zeros(sizes[len(sizes) - 1 - end.axes_behind], (end.result.dtype or ir.DataType.FLOAT).numpy())
+        left = kept.along(end.result, len(end.result.shape or ()) - 1 - end.axes_behind)
+        bias = bias if left is None else bias[left]
+        constant = ir.tensor(bias.reshape(-1, *[1] * end.axes_behind))
+        position = list(end.adder.inputs).index(end.result)
+        end.adder.replace_input_with(position, initializer(model.graph, branches.constant(end), constant))
+        dropped.append(label(end.adder))
+    RemoveUnusedNodesPass()(model)
+    return dropped
 
 
 def masked(model: ir.Model, choice: Choice) -> ir.Model:
@@ -112,21 +135,27 @@ def masked(model: ir.Model, choice: Choice) -> ir.Model:
             assert recurrence is not None  # noqa: S101 - it is cut
             zeroed = ir.tensor(recurrence * units.astype(recurrence.dtype))
             twin.replace_input_with(2, initializer(copy.graph, f"{twin.outputs[0].name}_masked", zeroed))
-        axis = _summed_axis(node)
-        if axis is None:
+        summed, entering = _summed(node, kept), twin.inputs[0] if twin.inputs else None
+        if summed is None or entering is None or entering.dtype is None:
             continue
-        rank = len(graph.shape(node.inputs[0]) or ())
-        mask = kept.along(node.inputs[0], axis % max(rank, 1))
-        entering = twin.inputs[0]
-        if mask is None or entering is None or entering.dtype is None:
-            continue
-        shape = [-1 if position == axis % rank else 1 for position in range(rank)]
+        axis, mask = summed
+        shape = [-1 if position == axis else 1 for position in range(len(entering.shape or ()))]
         condition = initializer(copy.graph, f"{twin.outputs[0].name}_mask", ir.tensor(mask.reshape(shape)))
         zero = initializer(copy.graph, f"{twin.outputs[0].name}_zero", ir.tensor(np.zeros((), entering.dtype.numpy())))
         where = ir.node("Where", [condition, entering, zero])
         copy.graph.insert_before(twin, where)
         twin.replace_input_with(0, where.outputs[0])
     return copy
+
+
+def _summed(node: ir.Node, kept: Kept) -> tuple[int, Mask] | None:
+    """Return the axis of its input that a node sums over, and what of it is kept; None when it sums or loses none."""
+    axis = _summed_axis(node)
+    if axis is None:
+        return None
+    axis %= max(len(graph.shape(node.inputs[0]) or ()), 1)
+    mask = kept.along(node.inputs[0], axis)
+    return None if mask is None else (axis, mask)
 
 
 def _summed_axis(node: ir.Node) -> int | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 
+from onnxpress.pruning import branches
 from onnxpress.pruning.groups import Group
 
 
@@ -22,7 +23,14 @@ def preferred(provider: str, features: Collection[str]) -> int:
     return 16 if provider == "cpu" and "avx512f" in features else 8
 
 
-def widths(group: Group, round_to: int) -> list[int]:
-    """Return the numbers of channels that may be kept, ascending: multiples of the rounding, and all of them."""
+def widths(group: Group, round_to: int, *, vanish: bool = False) -> list[int]:
+    """Return the numbers of channels that may be kept, ascending: multiples of the rounding, and all of them.
+
+    Args:
+        group: What becomes narrower.
+        round_to: See `PruneOptions.round_to`.
+        vanish: None is one of the numbers, where the group is all that a residual branch has; see `branches`.
+    """
     step = round_to // math.gcd(round_to, group.width)
-    return [*range(step, group.size, step), group.size]
+    none = [0] if vanish and branches.gone(group) else []
+    return [*none, *range(step, group.size, step), group.size]
