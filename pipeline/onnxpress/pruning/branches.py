@@ -53,7 +53,7 @@ def end(reader: ir.Node) -> End | None:
     adder, shortcut = _added(result)
     if adder is None or shortcut is None or not _alike(shortcut, result) or not _alike(adder.outputs[0], result):
         return None
-    if graph.constant_tensor(shortcut) is not None:
+    if graph.constant_tensor(shortcut) is not None or _is_branch(shortcut):
         return None
     return End(adder=adder, result=result, shortcut=shortcut, bias=bias, axes_behind=axes_behind)
 
@@ -85,6 +85,13 @@ def _added(value: ir.Value) -> tuple[ir.Node | None, ir.Value | None]:
         return None, None
     others = [other for other in readers[0].inputs if other is not value]
     return (readers[0], others[0]) if len(others) == 1 else (None, None)
+
+
+def _is_branch(shortcut: ir.Value) -> bool:
+    """Tell whether a shortcut has layers of its own, more than a projection: one of two branches must stay."""
+    if len(graph.consumers(shortcut)) > 1:
+        return False
+    return sum(graph.weighted(node) is not None for node in _serving_only({shortcut})) > 1
 
 
 def _alike(one: ir.Value, other: ir.Value) -> bool:

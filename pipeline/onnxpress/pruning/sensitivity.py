@@ -18,7 +18,7 @@ from onnxpress import graph
 from onnxpress.evaluation.fidelity import without_padding
 from onnxpress.graph import Array
 from onnxpress.progress import Stage, unshown
-from onnxpress.pruning import allocation, branches, surgery
+from onnxpress.pruning import allocation
 from onnxpress.pruning.evidence import Evidence
 from onnxpress.pruning.groups import Group
 from onnxpress.pruning.options import PruneOptions
@@ -29,6 +29,10 @@ from onnxpress.session import open_session, run
 from onnxpress_calibration.dataset import LABELS, Dataset
 
 SAMPLES = 32
+BRANCH = 0.5
+"""What repair leaves of the error of a missing branch, over what it leaves of the error of narrower layers: those were
+measured after their readers had been re-solved, a branch has none. Measured on ResNet-56: 0.12 to 0.34 against 0.44 to
+0.68."""
 
 
 def measured(
@@ -60,11 +64,12 @@ def measured(
             narrower = widths(group, options.round_to, vanish=options.drops_branches)[:-1]
             half = min(narrower, key=lambda width: abs(width - group.size / 2))
             errors = {}
-            for count in {half, min(narrower[0], half)} if narrower[0] == 0 else {half}:
+            for count in sorted({half, narrower[0]} if narrower[0] == 0 else {half}):
                 keep = allocation.best(importances[group], count)
                 session = open_session(_without(model, group, keep, evidence))
                 found = [without_padding(run(session, feeds), feeds) for feeds in batches]
-                errors[count] = float(np.mean([_error(*pair) for pair in zip(found, expected, strict=True)]))
+                error = float(np.mean([_error(*pair) for pair in zip(found, expected, strict=True)]))
+                errors[count] = error * BRANCH if count == 0 and options.repair else error
             scaled[group] = _scaled(importances[group], errors)
             advance(1)
     return scaled
@@ -112,28 +117,11 @@ def _first(data: Dataset, model: ir.Model) -> list[dict[str, Array]]:
 
 def _without(model: ir.Model, group: Group, keep: Mask, evidence: Evidence) -> ir.Model:
     """Return a copy whose weights do not read some channels of a group, and make good for them what they can."""
-    if not keep.any():
-        return _without_branch(model, group, evidence)
     copy = model.clone()
     for weight in group.readers:
         channel = group.channel(weight.value, weight.in_axis)
         array = evidence.refitted(weight, (channel < 0) | keep[channel])
         copy.graph.initializers[str(weight.value.name)].const_value = ir.tensor(array)
-    return copy
-
-
-def _without_branch(model: ir.Model, group: Group, evidence: Evidence) -> ir.Model:
-    """Return a copy without the branch that a group is; in its place stands the mean of what it gave."""
-    copy = surgery.without(model, {group: np.zeros(group.size, np.bool_)})
-    for weight in group.readers:
-        end = branches.end(weight.node)
-        if end is not None and weight.value in evidence.moments:
-            layer, moments = evidence.moments[weight.value]
-            mean = moments.squares[:, -1:, :-1] / max(moments.count, 1) @ layer.matrix()
-            rest = copy.graph.initializers[branches.constant(end)]
-            array = graph.constant(rest)
-            assert array is not None  # noqa: S101 - surgery has put it there
-            rest.const_value = ir.tensor(array + mean.reshape(array.shape).astype(array.dtype), name=rest.name)
     return copy
 
 

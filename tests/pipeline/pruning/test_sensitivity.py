@@ -41,7 +41,7 @@ def test_the_half_that_goes_adds_up_to_the_error_of_the_outputs(build: Build) ->
     model = build(NET)
     groups = analyze(model).prunable
     importances = {group: np.arange(1.0, group.size + 1) for group in groups}
-    scaled = measured(model, groups, importances, 1, Evidence(), data())
+    scaled = measured(model, groups, importances, PruneOptions(amount=0.5, round_to=1), Evidence(), data())
     whole = session.run(session.open_session(model), {"x": X})["y"]
     for group in groups:
         keep = allocation.best(importances[group], group.size // 2)
