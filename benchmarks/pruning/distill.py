@@ -1,6 +1,6 @@
 """What distillation wins back of what pruning or quantization lost on the real models, from unlabelled samples.
 
-    python benchmarks/pruning/distill.py prune    [MODEL …] [--left 0.7] [--budget 10m | --steps N] [-o out.json]
+    python benchmarks/pruning/distill.py prune    [MODEL …] [--left 0.7] [--iterations N] [--budget 10m | --steps N] [-o out.json]
     python benchmarks/pruning/distill.py quantize [MODEL …] [--bits 4] [--mode weight-only] [--budget 10m | --steps N]
 
 Each row is the metric of the float model, as cut by l2 alone, after repair, and after distillation (or: of the
@@ -40,6 +40,7 @@ def main() -> None:
     parser.add_argument("--left", type=float, default=0.7, help="share of the MACs that is left")
     parser.add_argument("--method", default="reconstruction")
     parser.add_argument("--round-to", type=int, default=PruneOptions.model_fields["round_to"].default)
+    parser.add_argument("--iterations", type=int, default=1, help="of pruning, with repair")
     parser.add_argument("--bits", type=int, default=4)
     parser.add_argument("--mode", default="weight-only")
     for name in SET:
@@ -66,7 +67,8 @@ def pruned(asked: argparse.Namespace, load: ModuleType) -> Iterator[Row]:
         yield {"model": name, "what": "float", "metric": quality(model, name, load)}
         values = {"target": {"macs": asked.left}, "round_to": asked.round_to}
         for what, method, repair in (("l2", "l2", False), ("repaired", asked.method, True)):
-            edit = prune(model, PruneOptions.model_validate(values | {"method": method, "repair": repair}), fitted)
+            values |= {"method": method, "repair": repair, "iterations": asked.iterations if repair else 1}
+            edit = prune(model, PruneOptions.model_validate(values), fitted)
             left = float(edit.facts["macs_ratio"])
             yield {"model": name, "what": what, "left": left, "metric": quality(edit.model, name, load)}
         yield trained(name, edit.model, model, data, asked, load) | {"left": left}

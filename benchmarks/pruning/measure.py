@@ -1,8 +1,8 @@
 """What pruning gives on the real models: what can be cut, what is lost and won back, and how much faster it gets.
 
     python benchmarks/pruning/measure.py share   [MODEL …] [-o share.json]
-    python benchmarks/pruning/measure.py curve   [MODEL …] [--left 0.9 0.8 0.7 0.5 0.3] [--allocation …] [--round-to N]
-    python benchmarks/pruning/measure.py latency [MODEL …] [--left 0.7]
+    python benchmarks/pruning/measure.py curve   [MODEL …] [--left 0.9 0.8 0.7 0.5 0.3] [--allocation …] [--round-to N] [--iterations N]
+    python benchmarks/pruning/measure.py latency [MODEL …] [--left 0.7] [--allocation sensitivity]
     python benchmarks/pruning/measure.py int8    [MODEL …] [--left 0.8 0.7]
 
 ``share`` takes the reference models, too. ``curve`` gives the metric of l2 alone, of l2 with repair from unlabelled
@@ -60,6 +60,7 @@ def main() -> None:
     parser.add_argument("--allocation", default="auto")
     parser.add_argument("--left", nargs="+", type=float, help="shares of the MACs that are left")
     parser.add_argument("--round-to", type=int, default=0)
+    parser.add_argument("--iterations", type=int, default=1, help="of curve, with repair")
     parser.add_argument("-o", "--output", type=Path)
     asked = parser.parse_args()
     if not FOLDER.is_dir():
@@ -119,6 +120,7 @@ def curve(asked: argparse.Namespace, load: ModuleType) -> Iterator[Row]:
                     repair=repaired,
                     allocation=asked.allocation,
                     round_to=asked.round_to,
+                    iterations=asked.iterations if repaired else 1,
                 )
                 edit = prune(model, options, data)
                 yield {
@@ -128,6 +130,7 @@ def curve(asked: argparse.Namespace, load: ModuleType) -> Iterator[Row]:
                     "left": float(edit.facts["macs_ratio"]),
                     "allocation": edit.facts["allocation"],
                     "round_to": edit.facts["round_to"],
+                    "branches_removed": edit.facts["branches_removed"],
                     "metric": quality(edit.model, name, load),
                     "seconds": time.perf_counter() - start,
                 }
@@ -154,13 +157,20 @@ def latency(asked: argparse.Namespace, load: ModuleType) -> Iterator[Row]:
         model, data = model_of(name, load), calibration(name, load)
         few = Dataset(origin=data.origin, read=data.read, limit=32)
         left = (asked.left or [0.7])[0]
-        edit = prune(model, PruneOptions(target={"macs": left}, round_to=asked.round_to))
+        options = PruneOptions(
+            target={"macs": left},
+            round_to=asked.round_to,
+            allocation=asked.allocation,
+            repair=asked.allocation == "sensitivity",  # which branches can go depends on what repair makes good
+        )
+        edit = prune(model, options, few)
         feeds = next(data.batches(graph.input_specs(model)))
         int8 = QuantizeOptions(mode="static", min_agreement=0)  # speed is what is measured here
         small = tuple(quantize(each, int8, few).model for each in (model, edit.model))
         for kind, pair in {"float": (model, edit.model), "int8": small}.items():
             ratio = compare(pair, feeds, session.SessionOptions(threads=1))
             row = {"model": name, "kind": kind, "left": left, "round_to": edit.facts["round_to"]}
+            row |= {"branches_removed": edit.facts["branches_removed"]}
             yield row | {"speed_up": 1 / ratio.value, "low": 1 / ratio.high, "high": 1 / ratio.low}
 
 

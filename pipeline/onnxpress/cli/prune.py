@@ -32,6 +32,7 @@ from onnxpress.cli.shared import (
 )
 @click.option("--allocation", help="How groups share the loss: auto, uniform, global, sensitivity (measured).")
 @click.option("--iterations", type=int, help="Prune in so many equal steps, with a repair after each.")
+@click.option("--keep-depth", is_flag=True, help="Only narrow layers, and keep every residual branch.")
 @click.option(
     "--round-to", type=int, help="Channel counts are kept at multiples of this [default: what the kernels take]."
 )
@@ -52,6 +53,7 @@ def prune(
     target: str | None,
     allocation: str | None,
     iterations: int | None,
+    keep_depth: bool,
     round_to: int | None,
     ep: str | None,
     repair: bool,
@@ -71,7 +73,7 @@ def prune(
     values: dict[str, Any] = {"method": method, "granularity": granularity, "amount": amount}
     values |= {"target": key_value(target), "allocation": allocation, "iterations": iterations}
     values |= {"provider": ep, "round_to": round_to, "repair": repair or None, "include": include, "exclude": exclude}
-    values |= {"held_out": held_out}
+    values |= {"held_out": held_out, "keep_depth": keep_depth or None}
     chosen = options(PruneOptions, values)
     data = dataset(calibration) if calibration is not None else None
     entry = {

@@ -163,6 +163,11 @@ def _channels(work: ir.Model, options: PruneOptions, data: Dataset | None, stage
             errors.append(proof.prove(work, masked, data))
         if options.repair and data is not None:
             repaired = repair(work, reference, kept, outputs, data, stage)
+    if latency is None and options.target is not None and (left := measure(work) / whole) > limit + 1e-9:
+        raise UsageError(
+            f"target {asked}: {options.iterations} iterations end at {left:.3g} of the baseline's {unit}. Use fewer of "
+            "them, or ask for less."
+        )
     macs = graph.total_macs(work)
     facts |= {
         "params_after": allocation.parameters(work),

@@ -72,23 +72,25 @@ def repair(
     places = {node.outputs[0].name: place for place, node in enumerate(reference.graph)}
     layers: list[tuple[int, _Layer | _Offset]] = []
     for position, node in enumerate(pruned.graph):
-        layer = _layer(node, kept, outputs) or _offset(node, kept, outputs, twins)
-        if layer is not None and layer.enters in reached:
+        layer, offset = _layer(node, kept, outputs), _offset(node, kept, outputs, twins)
+        if layer is not None and layer.map.entering in reached:
             layers.append((position, layer))
+        elif offset is not None:
+            layers.append((position, offset))
     with (
         tempfile.TemporaryDirectory(prefix="onnxpress-repair-") as folder,
         stage("re-solve layers", len(layers)) as advance,
     ):
         now, before = (Walk(model, data, Path(folder)) for model in (pruned, reference))
-        for position, layer in layers:
+        for position, part in layers:
             now.to(position)
-            before.to(places[layer.node.outputs[0].name] + 1)
-            if isinstance(layer, _Offset):
-                layer.solve(now, before, twins)
+            before.to(places[part.node.outputs[0].name] + 1)
+            if isinstance(part, _Offset):
+                part.solve(now, before, twins)
             else:
-                layer.solve(pruned, Spool(Path(folder), layer.rows(now, before, twins)))
+                part.solve(pruned, Spool(Path(folder), part.rows(now, before, twins)))
             advance(1)
-    return [label(layer.node) for _, layer in layers]
+    return [label(part.node) for _, part in layers]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,11 +112,6 @@ class _Layer:
     def node(self) -> ir.Node:
         """The node."""
         return self.map.node
-
-    @property
-    def enters(self) -> ir.Value:
-        """What it multiplies with its weights."""
-        return self.map.entering
 
     @property
     def axis(self) -> int:
@@ -208,8 +205,7 @@ class _Offset:
 
     node: ir.Node
     """Adds it to the shortcut."""
-    enters: ir.Value
-    """The shortcut."""
+    shortcut: ir.Value
     constant: ir.Value
     axis: int
     """Where the channels lie."""
@@ -222,7 +218,7 @@ class _Offset:
         assert array is not None  # noqa: S101 - surgery has put it there
         random, total, count = np.random.default_rng(0), np.zeros(array.size), 0
         sums = before.values(twins[self.node.outputs[0].name])
-        for mask, shortcut, wanted in zip(now.masks, now.values(self.enters), sums, strict=True):
+        for mask, shortcut, wanted in zip(now.masks, now.values(self.shortcut), sums, strict=True):
             left = wanted if self.kept is None else np.compress(self.kept, wanted, axis=self.axis)
             missing = np.moveaxis(left - shortcut, self.axis, -1)
             rows = some_rows(missing, random, None if self.axis == 1 else mask)
@@ -271,7 +267,7 @@ def _offset(
     rank, behind = len(node.outputs[0].shape or ()), len(added[0].shape or ()) - 1
     axis = rank - 1 - behind
     mask = kept.along(outputs[str(node.outputs[0].name)], axis)
-    return _Offset(node=node, enters=shortcuts[0], constant=added[0], axis=axis, kept=mask)
+    return _Offset(node=node, shortcut=shortcuts[0], constant=added[0], axis=axis, kept=mask)
 
 
 def _bias(node: ir.Node) -> tuple[ir.Node | None, ir.Value | None]:
