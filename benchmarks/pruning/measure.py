@@ -1,7 +1,8 @@
 """What pruning gives on the real models: what can be cut, what is lost and won back, and how much faster it gets.
 
     python benchmarks/pruning/measure.py share   [MODEL …] [-o share.json]
-    python benchmarks/pruning/measure.py curve   [MODEL …] [--left 0.9 0.8 0.7 0.5 0.3] [--allocation …] [--round-to N] [--iterations N]
+    python benchmarks/pruning/measure.py curve   [MODEL …] [--left 0.9 0.8 0.7 0.5 0.3] [--allocation …]
+                                                         [--round-to N] [--iterations N]
     python benchmarks/pruning/measure.py latency [MODEL …] [--left 0.7] [--allocation sensitivity]
     python benchmarks/pruning/measure.py int8    [MODEL …] [--left 0.8 0.7]
 
