@@ -30,6 +30,8 @@ def parse(text: str) -> ir.Model:
             7 * 48,
         ),
         ("g (float[N,8] x) => (float[N,8] y) { y = Relu(x) }", 0),
+        ("g (float[N,0,8,8] x, float[6,0,3,3] w) => (float[N,6,6,6] y) { y = Conv(x, w) }", 0),
+        ("g (float[N,5,0] x, float[0,3] w) => (float[N,5,3] y) { y = MatMul(x, w) }", 0),
     ],
 )
 def test_macs(text: str, macs: int) -> None:

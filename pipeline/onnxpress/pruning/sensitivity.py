@@ -52,10 +52,10 @@ def measured(
         importances: What a criterion says that each group loses with each of its channels, [size].
         options: What the channels are rounded to, and whether branches may go.
         evidence: Moments of the inputs of the model's layers; may be empty.
-        data: The first `SAMPLES` of it are used.
+        data: `SAMPLES` of it are used.
         stage: Shows how many groups are done.
     """
-    batches = _first(data, model)
+    batches = _few(data, model)
     session = open_session(model)
     expected = [without_padding(run(session, feeds), feeds) for feeds in batches]
     scaled = {}
@@ -99,20 +99,18 @@ def _factor(error: float, importances: Array) -> float:
 
 
 def outputs_error(model: ir.Model, edited: ir.Model, data: Dataset) -> float:
-    """Return the mean square error over the variance on the first samples, summed over the outputs."""
+    """Return the mean square error over the variance on a few samples, summed over the outputs."""
     sessions = open_session(edited), open_session(model)
-    batches = _first(data, model)
+    batches = _few(data, model)
     pairs = [[without_padding(run(session, feeds), feeds) for session in sessions] for feeds in batches]
     return float(np.mean([_error(*pair) for pair in pairs]))
 
 
-def _first(data: Dataset, model: ir.Model) -> list[dict[str, Array]]:
-    batches: list[dict[str, Array]] = []
-    for batch in data.batches(graph.input_specs(model), BATCH):
-        batches.append({name: value for name, value in batch.items() if name != LABELS})
-        if len(batches) * BATCH >= SAMPLES:
-            break
-    return batches
+def _few(data: Dataset, model: ir.Model) -> list[dict[str, Array]]:
+    """Return batches of some samples of all the data, which may be sorted: by class, by length."""
+    specs = graph.input_specs(model)
+    batches = data.drawn(specs, SAMPLES).batches(specs, BATCH)
+    return [{name: value for name, value in batch.items() if name != LABELS} for batch in batches]
 
 
 def _without(model: ir.Model, group: Group, keep: Mask, evidence: Evidence) -> ir.Model:

@@ -198,3 +198,18 @@ def test_repair_gives_the_constant_the_mean_of_the_branch(build: Build) -> None:
     branch = session.run(session.open_session(exposed), feeds)["b"]
     constant = graph.constant(edit.model.graph.initializers["b_constant"])
     assert constant is not None and constant.ravel() == pytest.approx(branch.mean(axis=(0, 2, 3)), abs=1e-5)
+
+
+def test_to_lose_all_is_one_step_where_it_is_cheaper_than_what_comes_before(build: Build) -> None:
+    model = build(BOTTLENECK)
+    (group,) = inner(model)  # between the second and the third layer; with it goes the first layer, too
+    scale = allocation.Scale(model, [group], graph.total_macs)
+    options = PruneOptions(target={"macs": 0.5}, round_to=1, allocation="sensitivity")
+    (only,) = allocation._steps(group, np.ones(5), scale, options)
+    assert (only.before, only.after, only.lost) == (5, 0, 5)
+    assert only.saved == pytest.approx(1 - scale.ratio({group: 0}))
+    steps = allocation._steps(group, np.array([1, 2, 3, 4, 1000.0]), scale, options)
+    assert [(step.before, step.after) for step in steps] == [(5, 4), (4, 3), (3, 2), (2, 1), (1, 0)]
+    assert sum(step.saved for step in steps) == pytest.approx(only.saved)
+    narrow = options.model_copy(update={"keep_depth": True})
+    assert allocation._steps(group, np.ones(5), scale, narrow)[-1].after == 1

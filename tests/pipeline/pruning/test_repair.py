@@ -136,6 +136,18 @@ def test_nothing_is_solved_when_nothing_was_cut(build: Build) -> None:
         assert np.array_equal(edit.model.graph.initializers[name].const_value.numpy(), value.const_value.numpy())
 
 
+def test_a_layer_that_nothing_enters_keeps_its_weights(build: Build) -> None:
+    model = build(CONV)
+    model.graph.initializers["ab"].const_value = ir.tensor(np.full(6, -1000, np.float32), name="ab")  # behind it: Relu
+    edit = prune(model, PruneOptions(amount=0.5, round_to=1, repair=True), dataset(CONV))
+    kept = edit.model.graph.initializers["bw"].const_value.numpy()
+    whole = model.graph.initializers["bw"].const_value.numpy()
+    assert kept.shape[1] < 6
+    assert all(
+        any(np.allclose(channel, other) for other in np.moveaxis(whole, 1, 0)) for channel in np.moveaxis(kept, 1, 0)
+    )
+
+
 def test_repair_is_deterministic(build: Build) -> None:
     options = PruneOptions(amount=0.5, round_to=1, repair=True)
     one, other = (prune(build(CONV), options, dataset(CONV)).model for _ in range(2))

@@ -9,10 +9,10 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from onnxpress import session
+from onnxpress import graph, session
 from onnxpress.artifact import Edit
 from onnxpress.errors import UsageError
-from onnxpress.pruning import PruneOptions, allocation, prune, surgery
+from onnxpress.pruning import PruneOptions, allocation, prune, sensitivity, surgery
 from onnxpress.pruning.evidence import Evidence
 from onnxpress.pruning.groups import analyze
 from onnxpress.pruning.sensitivity import measured
@@ -42,12 +42,14 @@ def test_the_half_that_goes_adds_up_to_the_error_of_the_outputs(build: Build) ->
     groups = analyze(model).prunable
     importances = {group: np.arange(1.0, group.size + 1) for group in groups}
     scaled = measured(model, groups, importances, PruneOptions(amount=0.5, round_to=1), Evidence(), data())
-    whole = session.run(session.open_session(model), {"x": X})["y"]
+    specs = graph.input_specs(model)
+    batches = list(data().drawn(specs, 32).batches(specs, 8))
+    whole = [session.run(session.open_session(model), batch)["y"] for batch in batches]
     for group in groups:
         keep = allocation.best(importances[group], group.size // 2)
-        cut = session.run(session.open_session(surgery.masked(model, {group: keep})), {"x": X})["y"]
-        batches = np.split(np.arange(32), 4)
-        error = np.mean([np.mean((cut[i] - whole[i]) ** 2) / whole[i].var() for i in batches])
+        masked = session.open_session(surgery.masked(model, {group: keep}))
+        cut = [session.run(masked, batch)["y"] for batch in batches]
+        error = np.mean([np.mean((mine - right) ** 2) / right.var() for mine, right in zip(cut, whole, strict=True)])
         assert scaled[group][~keep].sum() == pytest.approx(error, rel=1e-4)
         assert np.allclose(scaled[group] / scaled[group][0], importances[group])
 
@@ -81,3 +83,17 @@ def test_auto_keeps_the_allocation_that_brings_the_outputs_closer(build: Build) 
     assert error(edits["sensitivity"]) < 0.9 * error(edits["global"])
     assert error(auto) == error(edits["sensitivity"])
     assert (auto.facts["method"], auto.facts["allocation"]) == ("reconstruction", "sensitivity")
+
+
+@pytest.mark.parametrize(
+    ("errors", "expected"),
+    [
+        ({2: 3.0}, [1, 2, 3, 4]),
+        ({0: 20.0}, [2, 4, 6, 8]),
+        ({2: 3.0, 0: 17.0}, [1, 2, 6, 8]),  # the second half costs more
+        ({2: 6.0, 0: 10.0}, [1, 2, 3, 4]),  # it costs less: who takes the first will take it, too
+        ({2: 0.0, 0: 0.0}, [0, 0, 0, 0]),
+    ],
+)
+def test_importances_add_up_to_the_errors(errors: dict[int, float], expected: list[float]) -> None:
+    assert sensitivity._scaled(np.array([1.0, 2, 3, 4]), errors) == pytest.approx(np.array(expected))
