@@ -31,7 +31,7 @@ def squared(model: ir.Model, data: Dataset, stage: Stage = unshown) -> Mapping[i
 
     Args:
         model: A float model whose operators `distillation.interpreter` knows.
-        data: The first `SAMPLES` samples of it are used, one at a time.
+        data: `SAMPLES` of it are used, one at a time.
         stage: Shows how many are done.
 
     Raises:
@@ -45,9 +45,9 @@ def squared(model: ir.Model, data: Dataset, stage: Stage = unshown) -> Mapping[i
     run, random = Interpreter(model), torch.Generator().manual_seed(0)
     parameters = run.weights
     sums = {name: np.zeros(tuple(weight.shape)) for name, weight in parameters.items()}
-    count = 0
+    count, specs = 0, graph.input_specs(model)
     with stage("see how weights move the outputs", SAMPLES) as advance:
-        for sample in data.batches(graph.input_specs(model)):
+        for sample in data.drawn(specs, SAMPLES).batches(specs, 1):
             run.zero_grad()
             outputs = run({name: torch.tensor(value) for name, value in sample.items() if name != LABELS})
             real = [_told(value, sample.get(MASK)) for value in outputs.values() if value.is_floating_point()]
@@ -60,8 +60,6 @@ def squared(model: ir.Model, data: Dataset, stage: Stage = unshown) -> Mapping[i
                     sums[name] += weight.grad.numpy().astype(np.float64) ** 2
             count += 1
             advance(1)
-            if count == SAMPLES:
-                break
     values = {weight.value for node in model.graph for weight in weights_of(node)}
     return {value: sums[str(value.name)] / count for value in values if value.name in sums}
 

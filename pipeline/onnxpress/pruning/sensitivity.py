@@ -23,7 +23,6 @@ from onnxpress.pruning.evidence import Evidence
 from onnxpress.pruning.groups import Group
 from onnxpress.pruning.options import PruneOptions
 from onnxpress.pruning.surgery import Mask
-from onnxpress.pruning.walk import BATCH
 from onnxpress.pruning.widths import widths
 from onnxpress.session import open_session, run
 from onnxpress_calibration.dataset import LABELS, Dataset
@@ -67,8 +66,7 @@ def measured(
             for count in sorted({half, narrower[0]} if narrower[0] == 0 else {half}):
                 keep = allocation.best(importances[group], count)
                 session = open_session(_without(model, group, keep, evidence))
-                found = [without_padding(run(session, feeds), feeds) for feeds in batches]
-                error = float(np.mean([_error(*pair) for pair in zip(found, expected, strict=True)]))
+                error = _error([without_padding(run(session, feeds), feeds) for feeds in batches], expected)
                 errors[count] = error * BRANCH if count == 0 and options.repair else error
             scaled[group] = _scaled(importances[group], errors)
             advance(1)
@@ -102,14 +100,14 @@ def outputs_error(model: ir.Model, edited: ir.Model, data: Dataset) -> float:
     """Return the mean square error over the variance on a few samples, summed over the outputs."""
     sessions = open_session(edited), open_session(model)
     batches = _few(data, model)
-    pairs = [[without_padding(run(session, feeds), feeds) for session in sessions] for feeds in batches]
-    return float(np.mean([_error(*pair) for pair in pairs]))
+    found, wanted = ([without_padding(run(session, feeds), feeds) for feeds in batches] for session in sessions)
+    return _error(found, wanted)
 
 
 def _few(data: Dataset, model: ir.Model) -> list[dict[str, Array]]:
-    """Return batches of some samples of all the data, which may be sorted: by class, by length."""
+    """Return some samples, of all the data, which may be sorted: by class, by length."""
     specs = graph.input_specs(model)
-    batches = data.drawn(specs, SAMPLES).batches(specs, BATCH)
+    batches = data.drawn(specs, SAMPLES).batches(specs)
     return [{name: value for name, value in batch.items() if name != LABELS} for batch in batches]
 
 
@@ -123,10 +121,13 @@ def _without(model: ir.Model, group: Group, keep: Mask, evidence: Evidence) -> i
     return copy
 
 
-def _error(found: Mapping[str, Array], wanted: Mapping[str, Array]) -> float:
+def _error(found: Sequence[Mapping[str, Array]], wanted: Sequence[Mapping[str, Array]]) -> float:
     """Return the mean square error over the variance, summed over the outputs that are real numbers."""
     total = 0.0
-    for name, value in wanted.items():
-        if value.dtype.kind == "f" and found[name].shape == value.shape:
-            total += float(np.mean(np.square(found[name] - value)) / max(float(np.var(value)), 1e-30))
+    for name, first in wanted[0].items():
+        pairs = [(mine[name], right[name]) for mine, right in zip(found, wanted, strict=True)]
+        if first.dtype.kind == "f" and all(mine.shape == right.shape for mine, right in pairs):
+            errors = np.concatenate([np.square(mine - right).ravel() for mine, right in pairs])
+            variance = np.var(np.concatenate([right.ravel() for _, right in pairs]), dtype=np.float64)
+            total += float(np.mean(errors, dtype=np.float64) / max(variance, 1e-30))
     return total
