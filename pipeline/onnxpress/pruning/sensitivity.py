@@ -105,7 +105,7 @@ def outputs_error(model: ir.Model, edited: ir.Model, data: Dataset) -> float:
 
 
 def _few(data: Dataset, model: ir.Model) -> list[dict[str, Array]]:
-    """Return some samples, of all the data, which may be sorted: by class, by length."""
+    """Return samples from all of the data, which may be sorted: by class, by length."""
     specs = graph.input_specs(model)
     batches = data.drawn(specs, SAMPLES).batches(specs)
     return [{name: value for name, value in batch.items() if name != LABELS} for batch in batches]
