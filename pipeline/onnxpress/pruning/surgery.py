@@ -122,7 +122,8 @@ def _drop_branches(model: ir.Model, kept: Kept) -> list[str]:
         position = list(end.adder.inputs).index(end.result)
         end.adder.replace_input_with(position, initializer(model.graph, branches.constant(end), constant))
         dropped.append(label(end.adder))
-    RemoveUnusedNodesPass()(model)
+    if dropped:
+        RemoveUnusedNodesPass()(model)
     return dropped
 
 
