@@ -31,7 +31,7 @@ SAMPLES = 32
 BRANCH = 0.25
 """What repair leaves of the error of a missing branch, over what it leaves of the error of narrower layers, whose
 readers are re-solved already when it is measured. On ResNet-56 it leaves 0.12 to 0.34 against 0.44 to 0.68 where one
-group alone is cut; of 1, 0.5, 0.25 and 0.12 this value brought the outputs closest."""
+group alone is cut; of 1, 0.5, 0.25, 0.12 and 0.06 this value brought the outputs closest on images held out."""
 
 
 def measured(
