@@ -51,8 +51,8 @@ class Progressed:
     seconds: float = 0.0
     stale: int = 0
     """Judgements since the lowest held-out loss."""
-    lowest: Tensor = field(default_factory=lambda: torch.zeros(0))
-    """Losses of the held-out samples at that judgement, [samples]; known to the first process."""
+    lowest: list[float] = field(default_factory=list)
+    """Losses of the held-out samples at that judgement; known to the first process."""
     history: list[tuple[int, float, float]] = field(default_factory=list)
     """(update, mean training loss since the last entry, held-out loss) of every judgement."""
     kept: int = 0
@@ -240,8 +240,8 @@ class Training:
         the last is kept, which had the lowest learning rate, if it is not worse than the start: the one-standard-error
         rule (Breiman et al. 1984; Hastie et al., "The elements of statistical learning", section 7.10).
         """
-        each = self._held_out_losses() if self.held.count and self.processes.rank == 0 else torch.zeros(0)
-        score = self.processes.first(float(each.mean()) if len(each) else math.inf)
+        each = self._held_out_losses() if self.held.count and self.processes.rank == 0 else []
+        score = self.processes.first(float(np.mean(each)) if each else math.inf)
         scores = [held_out for _, _, held_out in self.done.history]
         self.done.history.append((self.done.step, sum(losses) / len(losses) if losses else math.nan, score))
         if lowest := score < min(scores, default=math.inf):
@@ -253,8 +253,8 @@ class Training:
             self.done.kept_weights = {name: value.detach().clone() for name, value in self.student.state_dict().items()}
 
     @torch.no_grad()
-    def _held_out_losses(self) -> Tensor:
-        """Return how far the outputs of each sample are from the teacher's, in the mean over its views, [samples].
+    def _held_out_losses(self) -> list[float]:
+        """Return how far the outputs of each sample are from the teacher's, in the mean over its views.
 
         Inner tensors only help to get there.
         """
@@ -270,7 +270,8 @@ class Training:
                 mine, right = ({name: value[part] for name, value in each.items()} for each in (answers, wanted))
                 chosen, mask = (None if each is None else each[part] for each in (labels, feeds.get(MASK)))
                 losses += [float(self.judge(mine, right, chosen, mask))] * (1 if apart else size)
-        return torch.tensor(losses).reshape(-1, self.held.count).mean(dim=0)
+        found: list[float] = np.reshape(losses, (-1, self.held.count)).mean(axis=0).tolist()
+        return found
 
     def _seen(self) -> Iterator[tuple[dict[str, Tensor], Tensor | None, Tensors]]:
         """Yield the held-out samples, and few of them in changed views, too, with the outputs of the teacher."""
@@ -308,10 +309,10 @@ def scale(parameter: Tensor) -> float:
     return max(float(parameter.detach().double().square().mean().sqrt()), FLOOR)
 
 
-def _alike(losses: Tensor, lowest: Tensor) -> bool:
+def _alike(losses: Sequence[float], lowest: Sequence[float]) -> bool:
     """Tell whether the losses of samples are within a standard error of other losses of the same samples."""
-    worse = losses - lowest
-    return len(worse) > 1 and bool(worse.mean() <= worse.std() / math.sqrt(len(worse)))
+    worse = np.subtract(losses, lowest)
+    return len(worse) > 1 and bool(worse.mean() <= worse.std(ddof=1) / math.sqrt(len(worse)))
 
 
 def _pieces(positions: Array, size: int | None) -> list[Array]:
