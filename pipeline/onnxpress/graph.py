@@ -174,6 +174,15 @@ def total_macs(model: ir.Model) -> int:
     return sum(macs(node) or 0 for node in model.graph)
 
 
+def added_to(value: ir.Value) -> tuple[ir.Node, ir.Value] | None:
+    """Return the Add that alone reads a value, and what else it adds; None where something else is done with it."""
+    readers = consumers(value)
+    if len(readers) != 1 or readers[0].op_type != "Add" or value.is_graph_output():
+        return None
+    others = [other for other in readers[0].inputs if other is not None and other is not value]
+    return (readers[0], others[0]) if len(others) == 1 else None
+
+
 def subgraphs(node: ir.Node) -> list[ir.Graph]:
     """Return the bodies of a control-flow node (If, Loop, Scan)."""
     bodies: list[ir.Graph] = []

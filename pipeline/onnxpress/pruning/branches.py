@@ -28,34 +28,32 @@ class End:
     shortcut: ir.Value
     bias: ir.Value | None
     """What is left of the result when nothing enters the branch's last layer, [channels]; None for zero."""
-    axes_behind: int
-    """Axes of the result behind that of the channels."""
+    axis: int
+    """Where the result's channels lie."""
 
 
 def end(reader: ir.Node) -> End | None:
     """Return where a layer's result is added to a shortcut of the same shape; None where something else is done."""
-    result, axes_behind = reader.outputs[0], 0
-    bias = reader.inputs[2] if reader.op_type in ("Conv", "Gemm") and len(reader.inputs) > 2 else None
-    if reader.op_type == "Conv":
-        axes_behind = len(result.shape or ()) - 2
-    elif reader.op_type == "Gemm" and (bias is None or reader.attributes.get_float("beta", 1.0) == 1):
-        pass
-    elif reader.op_type == "MatMul":
-        adder, bias = _added(result)
-        if bias is not None and graph.constant_tensor(bias) is not None and adder is not None:
-            result = adder.outputs[0]
-        else:
-            bias = None
-    else:
+    if reader.op_type not in ("Conv", "Gemm", "MatMul"):
         return None
-    if bias is not None and ((known := graph.constant_tensor(bias)) is None or len(known.shape) != 1):
+    result, bias = reader.outputs[0], None
+    if reader.op_type == "MatMul":
+        if (sums := graph.added_to(result)) is not None and graph.constant_tensor(sums[1]) is not None:
+            result, bias = sums[0].outputs[0], sums[1]
+    elif len(reader.inputs) > 2:
+        bias = reader.inputs[2]
+    if bias is not None:
+        tensor, factor = graph.constant_tensor(bias), reader.attributes.get_float("beta", 1.0)
+        if tensor is None or len(tensor.shape) != 1 or factor != 1:
+            return None
+    added = graph.added_to(result)
+    if added is None or graph.constant_tensor(added[1]) is not None or _is_branch(added[1]):
         return None
-    adder, shortcut = _added(result)
-    if adder is None or shortcut is None or not _alike(shortcut, result) or not _alike(adder.outputs[0], result):
+    adder, shortcut = added
+    if not _alike(shortcut, result) or not _alike(adder.outputs[0], result):
         return None
-    if graph.constant_tensor(shortcut) is not None or _is_branch(shortcut):
-        return None
-    return End(adder=adder, result=result, shortcut=shortcut, bias=bias, axes_behind=axes_behind)
+    axis = 1 if reader.op_type == "Conv" else len(result.shape or ()) - 1
+    return End(adder=adder, result=result, shortcut=shortcut, bias=bias, axis=axis)
 
 
 def constant(place: End) -> str:
@@ -76,15 +74,6 @@ def gone(group: Group) -> Collection[ir.Node]:
     touching = {node for member in group.members for node in graph.consumers(member.value)}
     touching |= {node for member in group.members if (node := member.value.producer()) is not None}
     return dead if touching <= dead else ()
-
-
-def _added(value: ir.Value) -> tuple[ir.Node | None, ir.Value | None]:
-    """Return the Add that alone reads a value, and what else it adds."""
-    readers = graph.consumers(value)
-    if len(readers) != 1 or readers[0].op_type != "Add" or value.is_graph_output():
-        return None, None
-    others = [other for other in readers[0].inputs if other is not value]
-    return (readers[0], others[0]) if len(others) == 1 else (None, None)
 
 
 def _is_branch(shortcut: ir.Value) -> bool:

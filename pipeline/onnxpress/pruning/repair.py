@@ -264,8 +264,7 @@ def _offset(
     shortcuts = [value for value in node.inputs if value is not None and value not in added]
     if len(added) != 1 or len(shortcuts) != 1:
         return None
-    rank, behind = len(node.outputs[0].shape or ()), len(added[0].shape or ()) - 1
-    axis = rank - 1 - behind
+    axis = len(node.outputs[0].shape or ()) - len(added[0].shape or ())
     mask = kept.along(outputs[str(node.outputs[0].name)], axis)
     return _Offset(node=node, shortcut=shortcuts[0], constant=added[0], axis=axis, kept=mask)
 
@@ -275,25 +274,20 @@ def _bias(node: ir.Node) -> tuple[ir.Node | None, ir.Value | None]:
     if node.op_type != "MatMul":
         bias = node.inputs[2] if len(node.inputs) > 2 else None
         return (node, bias) if bias is None or _is_bias(bias) else (None, None)
-    readers = graph.consumers(node.outputs[0])
-    if len(readers) == 1 and readers[0].op_type == "Add" and not node.outputs[0].is_graph_output():
-        for bias in readers[0].inputs:
-            if bias is not None and _is_bias(bias):
-                return readers[0], bias
-    return None, None
+    added = graph.added_to(node.outputs[0])
+    return added if added is not None and _is_bias(added[1]) else (None, None)
 
 
 def _follow(node: ir.Node, result: ir.Value) -> tuple[ir.Value | None, bool]:
     """Return what is added to a layer's result, if that is computed before the layer, and whether only Relu follows."""
     shortcut = None
-    readers = graph.consumers(result)
-    if len(readers) == 1 and readers[0].op_type == "Add" and not result.is_graph_output():
-        (other,) = [value for value in readers[0].inputs if value is not result] or [None]
-        producer = None if other is None else other.producer()
+    if (added := graph.added_to(result)) is not None:
+        adder, other = added
+        producer = other.producer()
         known = producer is None or (node.graph is not None and node.graph.index(producer) < node.graph.index(node))
-        if other is not None and known and not other.is_initializer() and graph.shape(other) == graph.shape(result):
-            shortcut, result = other, readers[0].outputs[0]
-            readers = graph.consumers(result)
+        if known and not other.is_initializer() and graph.shape(other) == graph.shape(result):
+            shortcut, result = other, adder.outputs[0]
+    readers = graph.consumers(result)
     only = bool(readers) and all(reader.op_type == "Relu" for reader in readers) and not result.is_graph_output()
     return shortcut, only
 

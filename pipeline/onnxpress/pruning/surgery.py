@@ -112,13 +112,11 @@ def _drop_branches(model: ir.Model, kept: Kept) -> list[str]:
         summed = _summed(node, kept)
         if summed is None or summed[1].any() or (end := branches.end(node)) is None:
             continue
-        bias = graph.constant(end.bias)
+        sizes, bias, left = end.result.shape or (), graph.constant(end.bias), kept.along(end.result, end.axis)
         if bias is None:
-            sizes = end.result.shape or ()
-            bias = np.zeros(sizes[len(sizes) - 1 - end.axes_behind], (end.result.dtype or ir.DataType.FLOAT).numpy())
-        left = kept.along(end.result, len(end.result.shape or ()) - 1 - end.axes_behind)
+            bias = np.zeros(sizes[end.axis], (end.result.dtype or ir.DataType.FLOAT).numpy())
         bias = bias if left is None else bias[left]
-        constant = ir.tensor(bias.reshape(-1, *[1] * end.axes_behind))
+        constant = ir.tensor(bias.reshape(-1, *[1] * (len(sizes) - 1 - end.axis)))
         position = list(end.adder.inputs).index(end.result)
         end.adder.replace_input_with(position, initializer(model.graph, branches.constant(end), constant))
         dropped.append(label(end.adder))

@@ -330,15 +330,11 @@ def _bias_add(node: ir.Node) -> ir.Node | None:
     if node.op_type != "MatMul" or node.domain not in graph.ONNX_DOMAINS:
         return None
     weight, dims = graph.constant_tensor(node.inputs[1]), graph.shape(node.inputs[0])
-    readers = graph.consumers(node.outputs[0])
-    if weight is None or dims is None or len(dims) != 2 or len(weight.shape) != 2 or len(readers) != 1:
+    added = graph.added_to(node.outputs[0])
+    if weight is None or dims is None or len(dims) != 2 or len(weight.shape) != 2 or added is None:
         return None
-    add = readers[0]
-    if add.op_type != "Add" or node.outputs[0].is_graph_output():
-        return None
-    biases = [graph.constant_tensor(value) for value in add.inputs if value is not node.outputs[0]]
-    fits = len(biases) == 1 and biases[0] is not None and list(biases[0].shape) == [weight.shape[1]]
-    return add if fits else None
+    add, bias = added[0], graph.constant_tensor(added[1])
+    return add if bias is not None and list(bias.shape) == [weight.shape[1]] else None
 
 
 def remove_unused(model: ir.Model) -> None:
