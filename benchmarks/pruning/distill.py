@@ -1,6 +1,7 @@
 """What distillation wins back of what pruning or quantization lost on the real models, from unlabelled samples.
 
     python benchmarks/pruning/distill.py prune    [MODEL …] [--left 0.7] [--iterations N] [--budget 10m | --steps N]
+                                                       [-o out.json]
     python benchmarks/pruning/distill.py quantize [MODEL …] [--bits 4] [--mode weight-only] [--budget 10m | --steps N]
 
 Each row is the metric of the float model, as cut by l2 alone, after repair, and after distillation (or: of the

@@ -85,7 +85,7 @@ def choose(groups: Sequence[Group], options: PruneOptions, importances: Mapping[
 
 def narrowest(groups: Sequence[Group], options: PruneOptions) -> Counts:
     """Return the fewest channels that may be kept of each group."""
-    return {group: widths(group, options.round_to, vanish=options.drops_branches)[0] for group in groups}
+    return {group: widths(group, options)[0] for group in groups}
 
 
 class Scale:
@@ -107,8 +107,9 @@ class Scale:
             for member in group.members:
                 removed = (group.size - count) * int(np.count_nonzero(member.channel == 0))
                 sizes[member.value][member.axis] -= removed
-        for value in (value for group, count in counts.items() if count == 0 for value in self._taken[group]):
-            sizes[value] = [0] * len(sizes[value])
+        sizes |= {
+            value: [0] * len(sizes[value]) for group in counts if counts[group] == 0 for value in self._taken[group]
+        }
         for value, size in sizes.items():
             value.shape = ir.Shape(size)
         try:
@@ -149,7 +150,7 @@ def _taken(group: Group) -> set[ir.Value]:
 def _steps(group: Group, scores: Array, scale: Scale, options: PruneOptions) -> list[Step]:
     """Return the steps of a group; if to lose all is cheaper than what comes before it, these are one step."""
     ascending = np.sort(scores)
-    allowed = widths(group, options.round_to, vanish=options.drops_branches)
+    allowed = widths(group, options)
     knots = [count for count in allowed if count in (allowed[0], min(filter(None, allowed)), group.size)]
     left = np.interp(allowed, knots, [scale.ratio({group: count}) for count in knots])
     steps: list[Step] = []

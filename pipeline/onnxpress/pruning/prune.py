@@ -71,13 +71,14 @@ def prune(model: ir.Model, options: PruneOptions, data: Dataset | None = None, s
         )
     if options.granularity != "channel":
         return _weights(work, options, data, stage)
+    few = None if data is None else data.drawn(graph.input_specs(work), sensitivity.SAMPLES)  # read once for all
     if options.allocation != "auto":
-        return _channels(work, options, data, stage)
-    if data is None or not options.repair:
-        return _channels(work, options.model_copy(update={"allocation": "global"}), data, stage)
+        return _channels(work, options, data, few, stage)
+    if few is None or not options.repair:
+        return _channels(work, options.model_copy(update={"allocation": "global"}), data, few, stage)
     tried = [options.model_copy(update={"allocation": each}) for each in ("global", "sensitivity")]
-    edits = [_channels(work.clone(), each, data, stage) for each in tried]
-    return min(edits, key=lambda edit: sensitivity.outputs_error(work, edit.model, data))
+    edits = [_channels(work.clone(), each, data, few, stage) for each in tried]
+    return min(edits, key=lambda edit: sensitivity.outputs_error(work, edit.model, few))
 
 
 def _weights(work: ir.Model, options: PruneOptions, data: Dataset | None, stage: Stage) -> Edit:
@@ -97,7 +98,7 @@ def _weights(work: ir.Model, options: PruneOptions, data: Dataset | None, stage:
     return Edit(model=work, changed=tuple(changed), skipped=tuple(skipped), facts=facts)
 
 
-def _channels(work: ir.Model, options: PruneOptions, data: Dataset | None, stage: Stage) -> Edit:
+def _channels(work: ir.Model, options: PruneOptions, data: Dataset | None, few: Dataset | None, stage: Stage) -> Edit:
     """Remove channels of a model, in place, in as many iterations as the options ask for."""
     untie_parameters(work)
     drop_zero_states(work)
@@ -147,8 +148,8 @@ def _channels(work: ir.Model, options: PruneOptions, data: Dataset | None, stage
             for group in groups:
                 importances[group] = criteria.importance(options.criterion, group, evidence)
                 advance(1)
-        if options.allocation == "sensitivity" and data is not None:
-            importances = sensitivity.measured(work, groups, importances, options, evidence, data, stage)
+        if options.allocation == "sensitivity" and few is not None:
+            importances = sensitivity.measured(work, groups, importances, options, evidence, few, stage)
         now = options.iteration(number)
         if latency is None:
             choice = allocation.choose(groups, now, importances, allocation.Scale(work, groups, measure, whole))
@@ -268,7 +269,7 @@ def _selected(analysis: Analysis, options: PruneOptions) -> tuple[list[Group], l
             skipped.append(
                 Skip(where=group.name, op=node.op_type, reason=f"{excluded[0]} is left out by include or exclude")
             )
-        elif len(widths(group, options.round_to, vanish=options.drops_branches)) == 1:
+        elif len(widths(group, options)) == 1:
             reason = f"{group.size} channels of width {group.width}: none can go at round_to {options.round_to}"
             skipped.append(Skip(where=group.name, op=node.op_type, reason=reason))
         else:

@@ -60,10 +60,10 @@ def measured(
     scaled = {}
     with stage("cut each group alone", len(groups)) as advance:
         for group in groups:
-            narrower = widths(group, options.round_to, vanish=options.drops_branches)[:-1]
+            narrower = widths(group, options)[:-1]
             half = min(narrower, key=lambda width: abs(width - group.size / 2))
             errors = {}
-            for count in sorted({half, narrower[0]} if narrower[0] == 0 else {half}):
+            for count in [count for count in narrower if count in (0, half)]:
                 keep = allocation.best(importances[group], count)
                 session = open_session(_without(model, group, keep, evidence))
                 error = _error([without_padding(run(session, feeds), feeds) for feeds in batches], expected)

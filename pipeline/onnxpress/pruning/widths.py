@@ -7,6 +7,7 @@ from collections.abc import Collection
 
 from onnxpress.pruning import branches
 from onnxpress.pruning.groups import Group
+from onnxpress.pruning.options import PruneOptions
 
 
 def preferred(provider: str, features: Collection[str]) -> int:
@@ -23,14 +24,11 @@ def preferred(provider: str, features: Collection[str]) -> int:
     return 16 if provider == "cpu" and "avx512f" in features else 8
 
 
-def widths(group: Group, round_to: int, *, vanish: bool = False) -> list[int]:
+def widths(group: Group, options: PruneOptions) -> list[int]:
     """Return the numbers of channels that may be kept, ascending: multiples of the rounding, and all of them.
 
-    Args:
-        group: What becomes narrower.
-        round_to: See `PruneOptions.round_to`.
-        vanish: None is one of the numbers, where the group is all that a residual branch has; see `branches`.
+    Where branches may go and the group is all that one has (see `branches`), 0 is the first.
     """
-    step = round_to // math.gcd(round_to, group.width)
-    none = [0] if vanish and branches.gone(group) else []
+    step = options.round_to // math.gcd(options.round_to, group.width)
+    none = [0] if options.drops_branches and branches.gone(group) else []
     return [*none, *range(step, group.size, step), group.size]

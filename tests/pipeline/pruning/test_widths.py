@@ -25,20 +25,24 @@ net (float[N,S,8] x, float[8,48] vw, float[48,8] ow) => (float[N,S,8] y) {
 """
 
 
+def rounded(round_to: int) -> PruneOptions:
+    return PruneOptions(amount=0.5, round_to=round_to)
+
+
 def test_width_of_a_channel_counts_in_the_rounding(build: Build) -> None:
     (group,) = analyze(build(HEADS)).prunable
     assert (group.size, group.width) == (6, 8)
-    assert widths(group, 8) == [1, 2, 3, 4, 5, 6]
-    assert widths(group, 16) == [2, 4, 6]
-    assert widths(group, 12) == [3, 6]
+    assert widths(group, rounded(8)) == [1, 2, 3, 4, 5, 6]
+    assert widths(group, rounded(16)) == [2, 4, 6]
+    assert widths(group, rounded(12)) == [3, 6]
 
 
 def test_widths_of_a_group_that_is_no_multiple(chain: ir.Model) -> None:
     group: Group = analyze(chain).prunable[0]
-    assert widths(group, 8) == [8, 16]
-    assert widths(group, 6) == [6, 12, 16]
-    assert widths(group, 16) == [16]
-    assert widths(group, 64) == [16]
+    assert widths(group, rounded(8)) == [8, 16]
+    assert widths(group, rounded(6)) == [6, 12, 16]
+    assert widths(group, rounded(16)) == [16]
+    assert widths(group, rounded(64)) == [16]
 
 
 def test_preferred_is_the_block_of_the_kernels() -> None:
