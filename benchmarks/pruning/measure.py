@@ -2,7 +2,7 @@
 
     python benchmarks/pruning/measure.py share   [MODEL …] [-o share.json]
     python benchmarks/pruning/measure.py curve   [MODEL …] [--left 0.9 0.8 0.7 0.5 0.3] [--allocation …]
-                                                         [--round-to N] [--iterations N]
+                                                         [--round-to N] [--iterations N] [--keep-depth]
     python benchmarks/pruning/measure.py latency [MODEL …] [--left 0.7] [--allocation sensitivity]
     python benchmarks/pruning/measure.py int8    [MODEL …] [--left 0.8 0.7]
 
@@ -62,6 +62,7 @@ def main() -> None:
     parser.add_argument("--left", nargs="+", type=float, help="shares of the MACs that are left")
     parser.add_argument("--round-to", type=int, default=0)
     parser.add_argument("--iterations", type=int, default=1, help="of curve, with repair")
+    parser.add_argument("--keep-depth", action="store_true", help="of curve: no branch goes whole")
     parser.add_argument("-o", "--output", type=Path)
     asked = parser.parse_args()
     if not FOLDER.is_dir():
@@ -122,6 +123,7 @@ def curve(asked: argparse.Namespace, load: ModuleType) -> Iterator[Row]:
                     allocation=asked.allocation,
                     round_to=asked.round_to,
                     iterations=asked.iterations if repaired else 1,
+                    keep_depth=asked.keep_depth,
                 )
                 edit = prune(model, options, data)
                 yield {
