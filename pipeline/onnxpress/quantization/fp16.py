@@ -178,7 +178,6 @@ class _Writer:
         self.casts: dict[tuple[ir.Value, ir.DataType], ir.Value] = {}
         self.stored: list[str] = []
         self.clamped: dict[str, float] = {}
-        self.first = model.graph[0]
 
     def half_inputs(self) -> None:
         """Make the model's float32 inputs float16."""
@@ -241,8 +240,7 @@ class _Writer:
             if producer is not None and producer.graph is not None:
                 producer.graph.insert_after(producer, cast)
             else:
-                self.main.insert_before(self.first, cast)
-                self.first = cast
+                self.main.insert_before(self.main[0], cast)
             self.casts[value, target] = result
         return self.casts[value, target]
 

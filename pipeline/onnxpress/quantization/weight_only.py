@@ -140,7 +140,7 @@ def _refusal(node: ir.Node, weights: list[int], selects: Callable[[str], bool]) 
 
 
 class _Writer:
-    """Stores weights in the main graph, each once; every body sees them there."""
+    """Stores weights in the main graph, each once in each form that is read; every body sees them there."""
 
     def __init__(self, model: ir.Model, options: QuantizeOptions, rounding: Reconstruction) -> None:
         self.model = model
@@ -149,8 +149,8 @@ class _Writer:
         self.rounding = rounding
         self.unfolded: dict[ir.Value, ir.Value] = {}
         """What the readers of a float weight read instead."""
-        self.first = model.graph[0]
-        """New nodes come before this one, so that bodies inside it see them."""
+        self.new: list[ir.Node] = []
+        """What makes a weight float again, until it stands before all that may read it."""
 
     def product(self, node: ir.Node) -> None:
         """Replace a MatMul or Gemm by MatMulNBits."""
@@ -160,7 +160,7 @@ class _Writer:
         transposed = bool(node.op_type == "Gemm" and graph.attribute_int(node, "transB", 0))
         order = (0, 1) if transposed else (1, 0)
         outputs, inputs = (tensor.shape.numpy()[axis] for axis in order)
-        name = f"{weight.name}_t" if transposed else weight.name or ""
+        name = f"{weight.name}_{'rows' if transposed else 'columns'}"
         bits, size = self.options.bits, fitting(self.options.block, inputs)
         if f"{name}_q{bits}" not in self.main.initializers:
             integers, scales = self._blocks(tensor, order, outputs, size)
@@ -189,13 +189,13 @@ class _Writer:
         table, home = node.inputs[0], node.graph
         array = graph.constant(table)
         assert table is not None and array is not None and home is not None  # noqa: S101 - `placement.tables`
-        size = fitting(self.options.block, array.shape[1])
-        if f"{table.name}_q4" not in self.main.initializers:
+        size, name = fitting(self.options.block, array.shape[1]), f"{table.name}_table"
+        if f"{name}_q4" not in self.main.initializers:
             integers, scales = quantize_blocks(array, 4, size)
             packed = pack(integers, 4).reshape(len(array), -1)[:, : -(-array.shape[1] // 2)]
-            graph.add_initializer(self.main, f"{table.name}_q4", packed)
-            graph.add_initializer(self.main, f"{table.name}_s4", scales)
-        stored, scale = (self.main.initializers[f"{table.name}_{kind}4"] for kind in "qs")
+            graph.add_initializer(self.main, f"{name}_q4", packed)
+            graph.add_initializer(self.main, f"{name}_s4", scales)
+        stored, scale = (self.main.initializers[f"{name}_{kind}4"] for kind in "qs")
         attributes = {"block_size": size, "gather_axis": 0, "quantize_axis": 1, "bits": 4}
         gather = ir.node(
             "GatherBlockQuantized", [stored, node.inputs[1], scale], attributes, domain=MICROSOFT, name=node.name
@@ -218,6 +218,8 @@ class _Writer:
             reduced = _reduced_axes(node, len(tensor.shape))
             make = self._bytes if self.options.bits == 8 else self._nibbles
             self.unfolded[value] = make(value.name or "", tensor, reduced)
+            self.main.insert_before(self.main[0], self.new)
+            self.new.clear()
         node.replace_input_with(index, self.unfolded[value])
 
     def _bytes(self, name: str, tensor: ir.TensorProtocol, reduced: tuple[int, ...]) -> ir.Value:
@@ -272,7 +274,7 @@ class _Writer:
     ) -> ir.Value:
         node = ir.node(op, inputs, attributes, name=name)
         node.outputs[0].name = name
-        self.main.insert_before(self.first, node)
+        self.new.append(node)
         return node.outputs[0]
 
 
