@@ -165,7 +165,7 @@ class Dataset:
 
     def _pieces(self, size: int, inputs: Mapping[str, InputSpec] | None = None) -> Iterator[dict[str, Array]]:
         count, left, digest = 0, self.limit, None if "sha256" in self.__dict__ else hashlib.sha256()
-        for chunk in () if left == 0 else self.read():
+        for chunk in () if left == 0 else self._chunks(_batch_size(inputs or {}, 1)):
             length = self._chunk_length(chunk)
             one_by_one = any(_is_whole(chunk[name], spec) for name, spec in (inputs or {}).items() if name in chunk)
             step = 1 if one_by_one else size
@@ -184,17 +184,32 @@ class Dataset:
         if digest is not None:
             self.__dict__.update(sha256=digest.hexdigest(), count=count)
 
+    def _chunks(self, unit: int) -> Iterator[Mapping[str, Array]]:
+        """Yield the source's chunks; what is left over of a model's fixed batch of ``unit`` joins the next chunk."""
+        rest: dict[str, Array] = {}
+        for given in self.read():
+            chunk, length = given, self._chunk_length(given)
+            if rest and _alike(rest, given):
+                chunk = {
+                    name: np.concatenate([rest[name], given[name]]) if given[name].ndim else given[name]
+                    for name in given
+                }
+                length = self._chunk_length(chunk)
+            elif rest:
+                yield rest
+            whole = length - length % unit
+            rest = _rows(chunk, whole, length) if whole < length else {}
+            if whole or not length:
+                yield _rows(chunk, 0, whole) if rest else chunk
+        if rest:
+            yield rest
+
     def _chunk_length(self, chunk: Mapping[str, Array]) -> int:
         if not isinstance(chunk, Mapping) or not all(isinstance(value, np.ndarray) for value in chunk.values()):
             raise DataError(
                 f"data {self.origin}: yields {type(chunk).__name__}, not a dict of numpy arrays named like the inputs."
             )
-        lengths = {name: len(value) for name, value in chunk.items() if value.ndim}
-        if not lengths:
-            raise DataError(f"data {self.origin}: holds no arrays with samples on axis 0.")
-        if len(set(lengths.values())) > 1:
-            raise DataError(f"data {self.origin}: arrays of different length {lengths}. Axis 0 counts the samples.")
-        return next(iter(lengths.values()))
+        return one_length(self.origin, {name: len(value) for name, value in chunk.items() if value.ndim})
 
     def _checked(self, batch: dict[str, Array], inputs: Mapping[str, InputSpec], position: int) -> dict[str, Array]:
         where = f"data {self.origin}, sample {position}"
@@ -208,6 +223,19 @@ class Dataset:
         if LABELS in batch and LABELS not in inputs:
             checked[LABELS] = batch[LABELS]
         return checked
+
+
+def one_length(origin: str, lengths: Mapping[str, int]) -> int:
+    """Return the length that all arrays have on axis 0, where the samples are counted.
+
+    Raises:
+        DataError: there are none, or they differ.
+    """
+    if not lengths:
+        raise DataError(f"data {origin}: holds no arrays with samples on axis 0.")
+    if len(set(lengths.values())) > 1:
+        raise DataError(f"data {origin}: arrays of different length {dict(lengths)}. Axis 0 counts the samples.")
+    return next(iter(lengths.values()))
 
 
 def _is_taken(number: int, share: Fraction) -> bool:
@@ -261,6 +289,12 @@ def samples_in(batch: Mapping[str, Array]) -> int:
 
 def _bytes(sample: Mapping[str, Array]) -> int:
     return sum(value.nbytes for value in sample.values())
+
+
+def _alike(left: Mapping[str, Array], right: Mapping[str, Array]) -> bool:
+    """Tell whether two chunks differ in nothing but their samples."""
+    described = [{name: (value.dtype, value.shape[1:]) for name, value in chunk.items()} for chunk in (left, right)]
+    return described[0] == described[1]
 
 
 def _rows(chunk: Mapping[str, Array], start: int, stop: int) -> dict[str, Array]:

@@ -3,19 +3,36 @@
 from __future__ import annotations
 
 import json
-import zipfile
+from collections.abc import Collection
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 
+from onnxpress_calibration.archives import Archive
 from onnxpress_calibration.channels import ChannelStatistics
 from onnxpress_calibration.errors import DataError
-from onnxpress_calibration.exact import ExactSum
-from onnxpress_calibration.statistics import Array, TensorStatistics
+from onnxpress_calibration.exact import LIMBS, ExactSum
+from onnxpress_calibration.statistics import MOST_COUNT, Array, TensorStatistics
 
 SCHEMA = "onnxpress.profile/2"
+STORED: dict[str, type] = {
+    "ranges": np.float64,
+    "sizes": np.int64,
+    "bins": np.uint16,
+    "counts": np.int64,
+    "lows": np.float32,
+    "highs": np.float32,
+    "sums": np.int64,
+    "squares": np.int64,
+}
+"""The arrays of a profile's file."""
+MOST_BYTES, MOST_TENSORS, MOST_AXES = 1 << 30, 1 << 16, 64
+"""What a file may hold: no model comes near, and a damaged one must not take all memory."""
+
+Kind = TypeVar("Kind")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,43 +106,137 @@ class Profile:
         Raises:
             DataError: not a profile, or of another version.
         """
-        try:
-            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-                header = json.loads(str(file["header"]))
-                arrays = {name: file[name] for name in file.files if name != "header"}
-        except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
-            raise DataError(
-                f"profile {path}: cannot be read ({error}). Make it again with `compress profile`."
-            ) from error
-        if header.get("schema") != SCHEMA:
-            raise DataError(
-                f"profile {path}: schema {header.get('schema')!r}, this version reads {SCHEMA!r}. Make it again."
-            )
-        tensors, start = {}, 0
-        for name, (low, high), size in zip(header["tensors"], arrays["ranges"], arrays["sizes"], strict=True):
-            statistics = tensors[name] = TensorStatistics()
-            statistics.low, statistics.high = float(low), float(high)
-            part = slice(start, start + size)
-            statistics.counts[arrays["bins"][part]] = arrays["counts"][part]
-            start += size
-        start = 0
-        for each in header["channels"]:
-            part = slice(start, start + each["size"])
-            tensors[each["tensor"]].channels = ChannelStatistics(
-                axis=each["axis"],
-                count=each["count"],
-                low=arrays["lows"][part],
-                high=arrays["highs"][part],
-                sums=ExactSum(np.ascontiguousarray(arrays["sums"][part].T)),
-                squares=ExactSum(np.ascontiguousarray(arrays["squares"][part].T)),
-            )
-            start += each["size"]
+        with Archive(path, "profile", "Make it again with `compress profile`.") as archive:
+            members = {member.name: member for member in archive.arrays()}
+            if sum(info.file_size for info in archive.members.values()) > MOST_BYTES:
+                raise archive.refusal(f"holds more than {MOST_BYTES:,} bytes")
+            try:
+                header = _Header.parse(str(archive.array(members["header"])))
+                arrays = {name: archive.array(members[name]) for name in STORED}
+                return header.profile(arrays)
+            except (KeyError, ValueError, RecursionError) as error:
+                raise archive.refusal(f"is damaged, or no profile ({error})") from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Header:
+    """What a profile's file says of its arrays; nothing in it is believed before it was checked."""
+
+    model_sha256: str
+    data_sha256: str
+    samples: int
+    tensors: tuple[str, ...]
+    channels: tuple[_Split, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> _Header:
+        """Read the JSON.
+
+        Raises:
+            ValueError: it is none, of another version, or a value is not what it must be.
+        """
+        given = json.loads(text)
+        schema = given.get("schema") if isinstance(given, dict) else None
+        if schema != SCHEMA:
+            raise ValueError(f"schema {schema!r}, this version reads {SCHEMA!r}")
+        tensors = tuple(_expect(given, "tensors", list))
+        known = {name for name in tensors if isinstance(name, str)}
+        if len(known) < len(tensors):
+            raise ValueError("tensors: not a list of different names")
+        if len(tensors) > MOST_TENSORS:
+            raise ValueError(f"tensors: {len(tensors):,} names, at most {MOST_TENSORS:,} are read")
+        channels = tuple(_Split.parse(each, known) for each in _expect(given, "channels", list))
+        if len({each.tensor for each in channels}) < len(channels):
+            raise ValueError("channels: a tensor is named twice")
         return cls(
-            model_sha256=header["model_sha256"],
-            data_sha256=header["data_sha256"],
-            samples=header["samples"],
+            model_sha256=_expect(given, "model_sha256", str),
+            data_sha256=_expect(given, "data_sha256", str),
+            samples=_count(given, "samples"),
             tensors=tensors,
+            channels=channels,
         )
+
+    def profile(self, arrays: dict[str, Array]) -> Profile:
+        """Give each tensor its part of the arrays.
+
+        Raises:
+            ValueError: an array has another type or length than the header says, or holds what no statistics are.
+        """
+        split, occupied = sum(each.size for each in self.channels), int(arrays["sizes"].astype(float).sum())
+        lengths = {"ranges": (len(self.tensors), 2), "sizes": (len(self.tensors),)}
+        lengths |= dict.fromkeys(("bins", "counts"), (occupied,)) | dict.fromkeys(("lows", "highs"), (split,))
+        lengths |= dict.fromkeys(("sums", "squares"), (split, LIMBS))
+        for name, dtype in STORED.items():
+            if arrays[name].dtype != dtype or arrays[name].shape != lengths[name]:
+                found = f"{arrays[name].dtype} {list(arrays[name].shape)}"
+                raise ValueError(f"{name}: {found}, not {np.dtype(dtype)} {list(lengths[name])}")
+        if (arrays["sizes"] < 0).any():
+            raise ValueError("sizes: a negative length")
+        tensors, ends = {}, np.cumsum(arrays["sizes"])
+        for name, (low, high), size, end in zip(self.tensors, arrays["ranges"], arrays["sizes"], ends, strict=True):
+            part = slice(end - size, end)
+            try:
+                tensors[name] = TensorStatistics.restored(
+                    float(low), float(high), arrays["bins"][part], arrays["counts"][part]
+                )
+            except ValueError as error:
+                raise ValueError(f"tensor {name!r}: {error}") from error
+        start = 0
+        for each in self.channels:
+            part = slice(start, start + each.size)
+            low, high = arrays["lows"][part], arrays["highs"][part]
+            if each.size and not (np.isfinite(low).all() and np.isfinite(high).all() and (low <= high).all()):
+                raise ValueError(f"tensor {each.tensor!r}: the ranges of its channels are not finite, or not in order")
+            tensors[each.tensor].channels = ChannelStatistics(
+                axis=each.axis,
+                count=each.count,
+                low=low,
+                high=high,
+                sums=ExactSum(arrays["sums"][part].T),
+                squares=ExactSum(arrays["squares"][part].T),
+            )
+            start += each.size
+        return Profile(
+            model_sha256=self.model_sha256, data_sha256=self.data_sha256, samples=self.samples, tensors=tensors
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Split:
+    """A tensor with statistics by channel."""
+
+    tensor: str
+    axis: int
+    count: int
+    size: int
+
+    @classmethod
+    def parse(cls, given: object, tensors: Collection[str]) -> _Split:
+        if not isinstance(given, dict):
+            raise ValueError("channels: not a list of mappings")
+        split = cls(
+            tensor=_expect(given, "tensor", str),
+            axis=_expect(given, "axis", int),
+            count=_count(given, "count"),
+            size=_count(given, "size"),
+        )
+        if split.tensor not in tensors or not -MOST_AXES <= split.axis < MOST_AXES or (split.count and not split.size):
+            raise ValueError(f"channels: {split.tensor!r} with {split.size} channels on axis {split.axis}")
+        return split
+
+
+def _expect(given: dict[str, Any], key: str, kind: type[Kind]) -> Kind:
+    value = given.get(key)
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise ValueError(f"{key}: {type(value).__name__} in place of {kind.__name__}")
+    return value
+
+
+def _count(given: dict[str, Any], key: str) -> int:
+    value = _expect(given, key, int)
+    if not 0 <= value < MOST_COUNT:
+        raise ValueError(f"{key}: {value} is no count")
+    return value
 
 
 def _joined(arrays: list[Array], dtype: type) -> Array:

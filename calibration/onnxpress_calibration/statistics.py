@@ -18,6 +18,9 @@ from onnxpress_calibration.channels import ChannelStatistics, span
 
 Array = np.ndarray[Any, np.dtype[Any]]
 BINS = 1 << 16
+MOST_COUNT = 1 << 62
+"""Counts stay below: two of them can be added."""
+FLOAT32_MAX = float(np.finfo(np.float32).max)
 _HIGH_WORD = 1 if np.little_endian else 0
 
 
@@ -35,6 +38,26 @@ class TensorStatistics:
         self._counts = np.zeros(BINS, np.int64)
         self._waiting: dict[int, list[Array]] = {}
         self._held = 0
+
+    @classmethod
+    def restored(cls, low: float, high: float, bins: Array, counts: Array) -> TensorStatistics:
+        """Return statistics from the occupied bins, in ascending order, and how often each was counted.
+
+        Raises:
+            ValueError: no values can have been counted like this.
+        """
+        made = cls()
+        if len(bins) == 0 and (low, high) == (made.low, made.high):
+            return made
+        if not len(bins) or not -FLOAT32_MAX <= low <= high <= FLOAT32_MAX:
+            raise ValueError(f"the range {low} to {high} with {len(bins)} occupied bins")
+        if (np.diff(bins.astype(np.int32)) <= 0).any() or not np.isfinite(_grid()[0][bins]).all():
+            raise ValueError("bins that are no numbers, or not in order")
+        if (counts <= 0).any() or counts.astype(np.float64).sum() >= MOST_COUNT:
+            raise ValueError("counts that are not positive, or too large")
+        made.low, made.high = low, high
+        made._counts[bins] = counts
+        return made
 
     @property
     def counts(self) -> Array:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
+from onnxpress_calibration.archives import Archive
+from onnxpress_calibration.dataset import Array, one_length
 
-from onnxpress_calibration.dataset import Array
-from onnxpress_calibration.errors import DataError
+CHUNK_BYTES = 1 << 26
+"""Samples are read so many bytes at a time; whoever needs only the first of them reads no more."""
 
 
 def accepts(text: str) -> bool:
@@ -18,12 +18,20 @@ def accepts(text: str) -> bool:
 
 
 def read(text: str) -> Iterator[dict[str, Array]]:
-    """Yield the file's arrays as one chunk. Pickled objects are refused: they would run code."""
-    path = Path(text)
-    if not path.is_file():
-        raise DataError(f"data {text}: no such file. Check the path.")
-    try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
-            yield {name: arrays[name] for name in arrays.files}
-    except (zipfile.BadZipFile, ValueError, EOFError, OSError) as error:
-        raise DataError(f"data {text}: not a usable npz file ({error}). Write it with numpy.savez.") from error
+    """Yield the samples in chunks of about `CHUNK_BYTES`.
+
+    Pickled objects are refused: they would run code.
+
+    Raises:
+        DataError: there is no such file, or it is damaged; says what is wrong with which array.
+    """
+    with Archive(Path(text), "data", "Write it with numpy.savez.") as archive:
+        members = archive.arrays()
+        if not members:
+            raise archive.refusal("holds no arrays")
+        stacked = [member for member in members if member.shape]
+        alone = {member.name: archive.array(member) for member in members if not member.shape}
+        one_length(text, {member.name: member.shape[0] for member in stacked})
+        rows = max(CHUNK_BYTES // max(sum(member.row_bytes for member in stacked), 1), 1)
+        for parts in zip(*(archive.rows(member, rows) for member in stacked), strict=True):
+            yield alone | {member.name: part for member, part in zip(stacked, parts, strict=True)}

@@ -7,7 +7,9 @@ import pytest
 from PIL import Image
 
 from onnxpress_calibration import sources
+from onnxpress_calibration.dataset import InputSpec
 from onnxpress_calibration.errors import DataError
+from onnxpress_calibration.sources import npz
 from onnxpress_calibration.sources.function import load_function
 
 
@@ -27,16 +29,45 @@ def test_npz(tmp_path: Path) -> None:
     assert first(str(tmp_path / "d.npz")).keys() == {"x", "y"}
 
 
+def test_npz_is_read_in_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(npz, "CHUNK_BYTES", 100)
+    arrays = {
+        "x": np.arange(60.0, dtype=np.float32).reshape(10, 6),
+        "y": np.arange(10, dtype=np.int8),
+        "k": np.array(2),
+    }
+    np.savez(tmp_path / "d.npz", **arrays)
+    data = sources.dataset(str(tmp_path / "d.npz"))
+    assert [len(chunk["x"]) for chunk in data.read()] == [4, 4, 2]
+    assert all(chunk["k"] == 2 for chunk in data.read())
+    np.testing.assert_array_equal(np.concatenate([chunk["y"] for chunk in data.read()]), arrays["y"])
+    specs = {"x": InputSpec(dtype=np.dtype(np.float32), shape=(5, 6))}  # a batch that does not divide the chunks
+    assert [batch["y"].tolist() for batch in data.batches(specs)] == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]
+    assert [batch["y"].tolist() for batch in sources.dataset(data.origin, 5).batches(specs)] == [[0, 1, 2, 3, 4]]
+
+
+def test_npz_arrays_of_different_length(tmp_path: Path) -> None:
+    np.savez(tmp_path / "d.npz", x=np.zeros((3, 2)), y=np.zeros(2))
+    with pytest.raises(DataError, match=r"different length \{'x': 3, 'y': 2\}"):
+        first(str(tmp_path / "d.npz"))
+
+
+def test_npz_without_arrays(tmp_path: Path) -> None:
+    np.savez(tmp_path / "d.npz")
+    with pytest.raises(DataError, match="holds no arrays"):
+        first(str(tmp_path / "d.npz"))
+
+
 def test_npz_with_pickled_objects_is_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "d.npz", x=np.array([{}], object))
-    with pytest.raises(DataError, match="not a usable npz"):
+    with pytest.raises(DataError, match=r"d\.npz: array 'x' holds Python objects"):
         first(str(tmp_path / "d.npz"))
 
 
 @pytest.mark.parametrize("content", [b"", b"junk", b"PK\x03\x04junk"])
 def test_broken_npz(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "d.npz").write_bytes(content)
-    with pytest.raises(DataError, match="not a usable npz"):
+    with pytest.raises(DataError, match=r"d\.npz: is no archive, or truncated .* Write it with numpy\.savez"):
         first(str(tmp_path / "d.npz"))
 
 
