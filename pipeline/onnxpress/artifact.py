@@ -34,6 +34,8 @@ class Artifact:
     sha256: str
     size_bytes: int
     """Bytes on disk, external data included."""
+    files: tuple[Path, ...]
+    """The model file and those with its external data."""
     lineage: tuple[Mapping[str, Any], ...]
     """One entry per step, oldest first: ``step``, ``options``, ``input_sha256``, ``data_sha256``, ``versions``."""
 
@@ -67,12 +69,13 @@ def read(path: Path) -> Artifact:
         ModelError: the file is not a usable ONNX model.
 
     """
-    model = load(path)
-    files = [path, *external_files(model, path.parent)]
+    model, data = _load(path)
+    files = (path, *data)
     return Artifact(
         path=path,
         sha256=hash_files(files),
         size_bytes=sum(file.stat().st_size for file in files),
+        files=files,
         lineage=lineage(model),
     )
 
@@ -87,13 +90,18 @@ def lineage(model: ir.Model) -> tuple[Mapping[str, Any], ...]:
 
 
 def load(path: Path) -> ir.Model:
-    """Read a model; weights in external files stay memory-mapped.
+    """Read a model; weights in external files are mapped whenever they are asked for, and not kept in memory.
 
     Raises:
         UsageError: there is no such file.
         ModelError: not an ONNX file, truncated, or external data that is missing, short or outside the folder.
 
     """
+    return _load(path)[0]
+
+
+def _load(path: Path) -> tuple[ir.Model, list[Path]]:
+    """Return the model and the files with its external data, sorted; see `load`."""
     if not path.is_file():
         raise UsageError(
             f"model {path}: no such file. Check the path; a folder of PyTorch code goes to `compress export`."
@@ -119,14 +127,12 @@ def load(path: Path) -> ir.Model:
         raise ModelError(
             f"model {path}: malformed or unsupported graph ({reason}). Run onnx.checker on it and export it again."
         ) from error
-    ir.external_data.set_base_dir(model.graph, path.parent)
-    external_files(model, path.parent)
-    return model
+    return model, _map_external(model, path)
 
 
 def tensors(model: ir.Model) -> Iterator[ir.TensorProtocol]:
     """Yield every constant tensor once: initializers and tensor attributes, in subgraphs and functions too."""
-    for graph in model.graphs():
+    for graph in _graphs(model):
         for value in graph.initializers.values():
             if value.const_value is not None:
                 yield value.const_value
@@ -136,35 +142,78 @@ def tensors(model: ir.Model) -> Iterator[ir.TensorProtocol]:
                     yield attribute.as_tensor()
 
 
-def external_files(model: ir.Model, folder: Path) -> list[Path]:
-    """Return the external data files of a model, sorted, after checking that each tensor lies inside its file.
+def _graphs(model: ir.Model) -> Iterator[ir.Graph]:
+    for graph in (model.graph, *(function.graph for function in model.functions.values())):
+        yield graph
+        yield from graph.subgraphs()
 
-    Raises:
-        ModelError: a file is missing, too short, or outside the model's folder (a path that a model must not name).
 
+def _map_external(model: ir.Model, path: Path) -> list[Path]:
+    """Replace each tensor in an external file by one that is read from there; return the files, sorted.
+
+    A tensor of onnx's kind goes into every protocol buffer as the bare file name, which whoever gets it looks up in the
+    current folder. These know their file, and go there as bytes.
     """
     files = set()
-    for tensor in tensors(model):
+
+    def mapped(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
         if not isinstance(tensor, ir.ExternalTensor):
-            continue
-        file = folder / tensor.location
-        if not file.resolve().is_relative_to(folder.resolve()):
-            raise ModelError(
-                f"external data of tensor {tensor.name!r}: {str(tensor.location)!r} points outside the model's folder. "
-                "Refused: put the data beside the model."
-            )
-        if not file.is_file():
-            raise ModelError(
-                f"external data of tensor {tensor.name!r}: {file} is missing. Copy it from where the model comes from."
-            )
-        end = (tensor.offset or 0) + (tensor.length or tensor.nbytes)
-        if file.stat().st_size < end:
-            raise ModelError(
-                f"external data of tensor {tensor.name!r}: {file} has {file.stat().st_size} bytes, {end} are needed. "
-                "The file is truncated: copy it again."
-            )
+            return tensor
+        file = _external_file(tensor, path)
         files.add(file)
+        if tensor.size == 0:  # onnx_ir's has no bytes then, not even none
+            return ir.Tensor(tensor.numpy(), name=tensor.name)
+        offset, length, dtype, shape, name = tensor.offset, tensor.length, tensor.dtype, tensor.shape, tensor.name
+        return ir.LazyTensor(  # uncached: what is read is unmapped when nobody uses it any more
+            lambda: ir.ExternalTensor(file, offset, length, dtype, shape=shape, name=name),
+            dtype=dtype,
+            shape=shape,
+            name=name,
+        )
+
+    for graph in _graphs(model):
+        for value in graph.initializers.values():
+            if value.const_value is not None:
+                value.const_value = mapped(value.const_value)
+        for node in graph:
+            for name, attribute in list(node.attributes.items()):
+                if attribute.is_ref():
+                    continue
+                if attribute.type == ir.AttributeType.TENSOR:
+                    node.attributes[name] = ir.AttrTensor(name, mapped(attribute.as_tensor()))
+                elif attribute.type == ir.AttributeType.TENSORS:
+                    node.attributes[name] = ir.AttrTensors(name, [mapped(each) for each in attribute.as_tensors()])
     return sorted(files)
+
+
+def _external_file(tensor: ir.ExternalTensor, path: Path) -> Path:
+    """Return the file with a tensor's data, after checking that the tensor lies inside it.
+
+    It lies beside the model; of a model that is a link, beside the link or beside what that points to.
+
+    Raises:
+        ModelError: the file is missing, too short, or outside the model's folder (a path that a model must not name).
+
+    """
+    folders = dict.fromkeys((path.resolve().parent, path.parent.resolve()))
+    candidates = [folder / tensor.location for folder in folders]
+    file = next((each for each in candidates if each.is_file()), path.parent / tensor.location)
+    if not any(file.resolve().is_relative_to(folder) for folder in folders):
+        raise ModelError(
+            f"external data of tensor {tensor.name!r}: {str(tensor.location)!r} points outside the model's folder. "
+            "Refused: put the data beside the model."
+        )
+    if not file.is_file():
+        raise ModelError(
+            f"external data of tensor {tensor.name!r}: {file} is missing. Copy it from where the model comes from."
+        )
+    end = (tensor.offset or 0) + (tensor.length or tensor.nbytes)
+    if file.stat().st_size < end:
+        raise ModelError(
+            f"external data of tensor {tensor.name!r}: {file} has {file.stat().st_size} bytes, {end} are needed. "
+            "The file is truncated: copy it again."
+        )
+    return file
 
 
 def save(model: ir.Model, path: Path, *, step: Mapping[str, Any] | None = None, force: bool = False) -> Artifact:
@@ -194,10 +243,7 @@ def write(model: ir.Model, path: Path) -> None:
         digest = hashlib.sha256()
         for tensor in tensors(model):
             digest.update(tensor.tobytes())
-            if isinstance(tensor, ir.ExternalTensor):
-                tensor.release()  # else every weight stays mapped at once
         data = f"{path.stem}.{digest.hexdigest()[:12]}.data"
         ir.save(model, path, external_data=data, size_threshold_bytes=1024)
     else:
-        ir.external_data.load_to_model(model)
         path.write_bytes(ir.to_proto(model).SerializeToString(deterministic=True))

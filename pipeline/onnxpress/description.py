@@ -49,9 +49,7 @@ def file_facts(path: Path) -> dict[str, Any]:
     return {
         "sha256": found.sha256,
         "size_bytes": found.size_bytes,
-        "compressed_bytes": compressed_bytes(
-            piece for file in [path, *artifact.external_files(model, path.parent)] for piece in chunks(file)
-        ),
+        "compressed_bytes": compressed_bytes(piece for file in found.files for piece in chunks(file)),
         "lineage": list(found.lineage),
         "parameters": sum(tensor.size for tensor in tensors),
         "macs": graph.total_macs(model),
@@ -73,9 +71,6 @@ def _weights(tensors: Sequence[ir.TensorProtocol]) -> list[dict[str, Any]]:
         }
         for tensor in largest[:LISTED_WEIGHTS]
     ]
-    for tensor in tensors:
-        if isinstance(tensor, ir.ExternalTensor):
-            tensor.release()  # else every weight stays mapped
     rest = largest[LISTED_WEIGHTS:]
     if rest:
         text = f"{len(rest)} smaller tensors"

@@ -113,6 +113,8 @@ def open_session(model: Path | ir.Model, options: SessionOptions | None = None) 
         )
     except Exception as error:
         reason = " ".join(str(error).split())
+        if model.is_symlink() and "External data" in reason:  # it lies beside what the link points to
+            return open_session(model.resolve(), options)
         raise ModelError(f"model {model}: onnxruntime {ort.__version__} cannot load it: {reason}") from error
     session.disable_fallback()  # else a provider that fails in a run is silently replaced by the CPU
     if session.get_providers()[0] != provider.NAME:  # as onnxruntime does, silently, when one cannot even be created
