@@ -23,6 +23,9 @@ from onnxpress_calibration.errors import DataError
 __all__ = ["DataError", "EvidenceError", "ModelError", "OnnxpressError", "OutputError", "UsageError", "did_you_mean"]
 
 
+SHOWN_NAMES = 24
+
+
 class OnnxpressError(Exception):
     """Base of all errors that end a command with a message instead of a traceback."""
 
@@ -52,7 +55,13 @@ class EvidenceError(OnnxpressError):
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return `` Did you mean 'x'?`` for a near miss, else `` Known: a, b, c.`` (both with a leading space)."""
+    """Return `` Did you mean 'x'?`` for a near miss, else `` Known: a, b, c.`` (both with a leading space).
+
+    Of many known names only the first are shown.
+    """
     names = sorted(known)
     near = difflib.get_close_matches(word, names, n=1)
-    return f" Did you mean {near[0]!r}?" if near else f" Known: {', '.join(names)}."
+    if near:
+        return f" Did you mean {near[0]!r}?"
+    more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
+    return f" Known: {', '.join(names[:SHOWN_NAMES]) or 'none'}{more}."

@@ -71,6 +71,10 @@ def run(recipe: Recipe, folder: Path, progress: Progress, *, now: Callable[[], d
     from onnxpress.evaluation.evaluate import check_metric
 
     check_metric(recipe.data.metric)
+    if recipe.cost is not None:
+        from onnxpress.cost.cost import check
+
+        check(recipe.cost, [BASELINE, *recipe.variants])
     _create(folder)
     with _locked(folder):
         variants = _variants(recipe, folder, progress)

@@ -292,6 +292,11 @@ def _plan(evidence: Evidence, policy: Policy | None, needs: tuple[Need, ...]) ->
         "scenarios": ["single", "offline"] if rate else ["single"],
         "aa": True,
     }
+    cost = options(CostOptions, {"instances": instances or None})
+    if "cost" in needs:
+        from onnxpress.cost.cost import check
+
+        check(cost, models)
     return Plan(
         models=models,
         baseline=next(iter(models)),
@@ -300,7 +305,7 @@ def _plan(evidence: Evidence, policy: Policy | None, needs: tuple[Need, ...]) ->
         metric=evidence.metric,
         calibration=dataset(evidence.calibration) if evidence.calibration else None,
         bench=options(BenchOptions, values),
-        cost=options(CostOptions, {"instances": instances or None}),
+        cost=cost,
         regressions=policy.regressions() if policy else (),
     )
 

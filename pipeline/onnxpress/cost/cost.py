@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, date, datetime
 from fnmatch import fnmatchcase
 from typing import Any
@@ -43,11 +43,8 @@ def cost(benches: Document | Sequence[Document], options: CostOptions, *, today:
                 "`compress bench --json` wrote."
             )
     names = machines.variants(given)
-    wrong = next((name for name in options.one_off if name not in names), None)
-    if wrong is not None:
-        raise UsageError(f"one-off cost of {wrong!r}: there is no such variant.{did_you_mean(wrong, names)}")
     known = quotes(options.prices, options.price)
-    instances = _instances(options.instances, known)
+    instances = chosen_instances(options, known, names)
     baseline = given[0]["baseline"]
     variants: list[dict[str, Any]] = []
     for name in sorted(names, key=lambda name: name != baseline):
@@ -68,14 +65,39 @@ def cost(benches: Document | Sequence[Document], options: CostOptions, *, today:
         "grid": options.grid and options.grid.model_dump(),
         "pue": options.pue,
         "variants": variants,
-        "notes": list(notes.notes(variants, baseline, options)),
+        "notes": [*notes.notes(variants, baseline, options), *notes.overloaded(given, options.latency)],
         "warnings": list(notes.warnings(known, instances, options, day)),
     }
 
 
-def _instances(wanted: Sequence[str], known: Mapping[str, Quote]) -> list[str]:
+def check(options: CostOptions, variants: Collection[str]) -> None:
+    """Find before the work what would stop the pricing after it.
+
+    Args:
+        options: What will be priced.
+        variants: Names of the variants that will be measured.
+
+    Raises:
+        UsageError: a price is not known, or an option names a machine or a variant that is not priced.
+
+    """
+    known = quotes(options.prices, options.price)
+    for instance in chosen_instances(options, known, variants):
+        missing = notes.missing_price(instance, known, spot=options.spot)
+        if missing is not None:
+            raise UsageError(missing)
+
+
+def chosen_instances(options: CostOptions, known: Mapping[str, Quote], variants: Collection[str]) -> list[str]:
+    """Return the machines to price, wildcards replaced.
+
+    Raises:
+        UsageError: a wildcard matches no machine, or an option is for a machine or a variant that is not priced: it
+            would be ignored.
+
+    """
     found: dict[str, None] = {}
-    for pattern in wanted:
+    for pattern in options.instances:
         matches = [pattern]
         if set("*?[") & set(pattern):
             priced = [name for name, quote in known.items() if quote.price.price_per_hour is not None]
@@ -83,6 +105,22 @@ def _instances(wanted: Sequence[str], known: Mapping[str, Quote]) -> list[str]:
         if not matches:
             raise UsageError(f"instances {pattern!r}: no machine with a price matches. See `compress prices list`.")
         found |= dict.fromkeys(matches)
+    types = {known[instance].price.type for instance in found if instance in known}
+    machines_of = {"throughput": options.throughput, "speed": options.speed, "measured": options.measured}
+    for option, machines_named in {"price": options.price, **machines_of}.items():
+        names = found.keys() | types if option == "price" else found.keys()
+        wrong = next((name for name in machines_named if name not in names), None)
+        if wrong is not None:
+            raise UsageError(
+                f"{option} of {wrong!r}: this machine is not among those that are priced.{did_you_mean(wrong, names)} "
+                f"Add it with --instance {wrong} (recipe: cost.instances)."
+            )
+    by_variant: dict[str, Collection[str]] = {"one-off cost": options.one_off}
+    by_variant |= {f"throughput on {machine}": rates for machine, rates in options.throughput.items()}
+    for option, variants_named in by_variant.items():
+        wrong = next((name for name in variants_named if name not in variants), None)
+        if wrong is not None:
+            raise UsageError(f"{option} of {wrong!r}: there is no such variant.{did_you_mean(wrong, variants)}")
     return list(found)
 
 
@@ -129,7 +167,7 @@ def _priced(
         "measured_on": speed and speed.measured_on,
         "throughput_per_s": speed and speed.value,
         "latency_ms": speed and speed.latency_ms,
-        "meets_latency": _meets(speed, options),
+        "meets_latency": speed and speed.keeps_bound,
         **machines.packing(measured, price, threads, options.reserve),
         "usd_per_million": per_million,
         "replicas": fleet,
@@ -141,15 +179,12 @@ def _priced(
     }
 
 
-def _meets(speed: machines.Speed | None, options: CostOptions) -> bool | None:
-    """Tell whether a machine keeps the latency bound; None without a bound, or where its latency is not known."""
-    if options.latency is None or speed is None or speed.latency_ms is None:
-        return None
-    return speed.latency_ms <= options.latency.limit_ms
-
-
 def _choice(rows: Sequence[Mapping[str, Any]], options: CostOptions) -> dict[str, Any]:
-    """Return the cheapest machine that holds a variant and keeps the latency bound, or why there is none."""
+    """Return the cheapest machine that holds a variant and keeps the latency bound, or why there is none.
+
+    Machines are compared by speeds of their own. Where all that is known is the speed of the measured host, the
+    cheapest hour would always win, whatever the machine can do: then nothing is chosen among several.
+    """
     per = "usd_per_million_fleet" if options.inferences_per_month is not None else "usd_per_million"
 
     def usd(row: Mapping[str, Any]) -> float:
@@ -159,15 +194,20 @@ def _choice(rows: Sequence[Mapping[str, Any]], options: CostOptions) -> dict[str
     priced = [row for row in rows if row[per] is not None]
     fitting = [row for row in priced if row["fits"] is not False]
     possible = [row for row in fitting if options.latency is None or row["meets_latency"]]
+    comparable = possible if len(possible) == 1 else [row for row in possible if row["basis"] != "extrapolated"]
     reason = None
-    if not possible:
-        if not priced:
-            reason = "no machine has a price and a known speed"
-        elif not fitting:
-            reason = "no machine has enough memory"
-        else:
-            reason = "no machine is known to keep the latency bound"
-    best = min(possible, key=usd, default=None)
+    if not priced:
+        reason = "no machine has a price and a known speed"
+    elif not fitting:
+        reason = "no machine has enough memory"
+    elif not possible:
+        reason = "no machine is known to keep the latency bound"
+    elif not comparable:
+        reason = (
+            "which machine is the cheapest is not known, because the speed of none of them is. Run `compress bench` "
+            "there, or give --speed or --throughput"
+        )
+    best = min(comparable, key=usd, default=None)
     return {
         "instance": best and best["instance"],
         "basis": best and best["basis"],
@@ -183,8 +223,8 @@ def _compare(variants: Sequence[dict[str, Any]], options: CostOptions) -> None:
     for variant in variants:
         for row, base in zip(variant["instances"], reference["instances"], strict=True):
             if variant is not reference and row["usd_per_million"] is not None and base["usd_per_million"] is not None:
-                ratio = row["usd_per_million"]["value"] / base["usd_per_million"]["value"]
-                row["change_vs_baseline_pct"] = 100 * (ratio - 1)
+                before, after = base["usd_per_million"]["value"], row["usd_per_million"]["value"]
+                row["change_vs_baseline_pct"] = 100 * (after / before - 1) if before else None  # both are free
         once = options.one_off.get(variant["id"])
         once_usd = (
             0.0

@@ -35,6 +35,8 @@ class Speed:
     basis: Basis
     latency_ms: float | None
     """The statistic that a bound is on; None when it was not measured there."""
+    keeps_bound: bool | None
+    """Whether the latency bound is kept; None without a bound, or where that is not known."""
     measured_on: str | None
     """Fingerprint of the host."""
 
@@ -75,7 +77,9 @@ def speed(
     """
     rate = options.throughput.get(instance, {}).get(variant)
     if rate is not None:
-        return Speed(value=rate, low=rate, high=rate, basis="given", latency_ms=None, measured_on=None)
+        return Speed(
+            value=rate, low=rate, high=rate, basis="given", latency_ms=None, keeps_bound=None, measured_on=None
+        )
     fingerprints = {price.fingerprint if price else None, options.measured.get(instance)} - {None}
     own = next((each for each in benches if each["host"]["fingerprint"] in fingerprints), None)
     bench = own or benches[0]
@@ -87,12 +91,14 @@ def speed(
     factor = 1.0 if own else options.speed.get(instance, 1.0)
     low, value, high = _throughput(measured, options.latency)
     latency_ms = _latency(measured, options.latency)
+    latency_ms = None if latency_ms is None else latency_ms / factor
     return Speed(
         value=factor * value,
         low=factor * low,
         high=factor * high,
         basis="measured" if own else "scaled" if instance in options.speed else "extrapolated",
-        latency_ms=None if latency_ms is None else latency_ms / factor,
+        latency_ms=latency_ms,
+        keeps_bound=_keeps(measured, options.latency, latency_ms, factor),
         measured_on=bench["host"]["fingerprint"],
     )
 
@@ -105,23 +111,42 @@ def _find(bench: Document, variant: str) -> Document:
 def _throughput(measured: Document, bound: Sla | None) -> tuple[float, float, float]:
     """Return the throughput with its interval: at the service level, where it was measured."""
     server = measured.get("server")
-    if bound is not None and server and server["rate_per_s"] is not None and _same(server["sla"], bound):
+    if bound is not None and server and server["rate_per_s"] is not None and _as_strict(server["sla"], bound):
         return server["rate_per_s"], server["rate_per_s"], server["too_high_per_s"] or server["rate_per_s"]
     rate = measured["throughput_per_s"]
     return rate["low"], rate["value"], rate["high"]
 
 
-def _same(sla: Document, bound: Sla) -> bool:
-    return bool(sla["percent"] == bound.percent and sla["limit_ms"] == bound.limit_ms)
+def _keeps(measured: Document, bound: Sla | None, latency_ms: float | None, factor: float) -> bool | None:
+    """Tell whether a bound is kept: by the server scenario where it answers that, else by requests one at a time."""
+    if bound is None:
+        return None
+    if no_rate(measured, bound):
+        return False if factor <= 1 else None
+    return None if latency_ms is None else latency_ms <= bound.limit_ms
+
+
+def no_rate(measured: Document, bound: Sla) -> bool:
+    """Tell whether the server scenario found no rate of requests at which this bound is kept."""
+    server = measured.get("server")
+    if not server or server["rate_per_s"] is not None:
+        return False
+    level = Sla(percent=server["sla"]["percent"], limit_ms=server["sla"]["limit_ms"])
+    return level.percent <= bound.percent and level.limit_ms >= bound.limit_ms
+
+
+def _as_strict(sla: Document, bound: Sla) -> bool:
+    """Tell whether who keeps this service level keeps the bound, too."""
+    return bool(sla["percent"] >= bound.percent and sla["limit_ms"] <= bound.limit_ms)
 
 
 def _latency(measured: Document, bound: Sla | None) -> float | None:
-    """Return the statistic that a bound is on; that of the server scenario where it has the same bound."""
+    """Return the statistic that a bound is on; under load, where the server scenario measured it."""
     if bound is None:
         return None
     server = measured.get("server")
-    if server and server["rate_per_s"] is not None and _same(server["sla"], bound):
-        return bound.limit_ms
+    if server and server["rate_per_s"] is not None and _as_strict(server["sla"], bound):
+        return float(server["sla"]["limit_ms"])
     latency = measured.get("latency_ms") or {}
     found = latency.get(STATISTICS[bound.percent])
     return None if found is None else float(found)

@@ -6,6 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from typing import Any
 
+from onnxpress.bench.server import Sla
+from onnxpress.cost import machines
+from onnxpress.cost.machines import Document
 from onnxpress.cost.options import CostOptions
 from onnxpress.cost.prices import Quote
 from onnxpress.errors import did_you_mean
@@ -25,7 +28,10 @@ def notes(variants: list[dict[str, Any]], baseline: str, options: CostOptions) -
         f"machines are used to {format_ratio(options.utilisation)}."
     )
     if any(row["extrapolated"] for row in rows):
-        yield "Throughput was measured on the host of the benchmark, not on these machines, whose speed may differ."
+        yield (
+            "Throughput was measured on the host of the benchmark and taken unchanged for the machines marked as "
+            "extrapolated, whatever their CPUs: their own speed is not known."
+        )
     if any(row["basis"] == "given" for row in rows):
         yield "Some throughputs were given, not measured; nothing is known of the latency there."
     unknown = sorted({row["instance"] for row in rows if row["basis"] is None})
@@ -92,23 +98,42 @@ def _fits(variants: Sequence[Mapping[str, Any]], baseline: str) -> Iterator[str]
             yield f"{row['instance']}: too little memory for {baseline!r}; it is enough for {enough}."
 
 
+def overloaded(benches: Sequence[Document], bound: Sla | None) -> Iterator[str]:
+    """Say for which variants the server scenario found no rate of requests at which the latency bound is kept."""
+    if bound is None:
+        return
+    for bench in benches:
+        for measured in bench["variants"]:
+            if machines.no_rate(measured, bound):
+                yield (
+                    f"{measured['id']}: in the server scenario no rate of requests kept p{bound.percent:g} within "
+                    f"{bound.limit_ms:g} ms on the host {bench['host']['fingerprint']}, so no price is given for it."
+                )
+
+
 def warnings(
     known: Mapping[str, Quote], instances: Sequence[str], options: CostOptions, today: date
 ) -> Iterator[dict[str, str]]:
     """Say which prices are missing and which are old."""
     for instance in instances:
-        quote = known.get(instance)
-        amount = None if quote is None else quote.price.spot_per_hour if options.spot else quote.price.price_per_hour
-        if quote is None or amount is None:
-            hint = "" if quote else did_you_mean(instance, known)
-            kind = "spot price" if options.spot else "price"
-            yield {
-                "code": MISSING_PRICE,
-                "message": f"{instance}: no {kind} is known.{hint} Give one with --price {instance}=DOLLARS_PER_HOUR.",
-            }
-        elif quote.price.as_of is not None and (today - quote.price.as_of) > options.max_price_age:
+        missing = missing_price(instance, known, spot=options.spot)
+        price = known[instance].price if missing is None else None
+        if missing is not None:
+            yield {"code": MISSING_PRICE, "message": missing}
+        elif price is not None and price.as_of is not None and (today - price.as_of) > options.max_price_age:
             yield {
                 "code": OLD_PRICE,
-                "message": f"{instance}: its price is {(today - quote.price.as_of).days} days old (of "
-                f"{quote.price.as_of}). Check it, and give the new one with --price or --prices.",
+                "message": f"{instance}: its price is {(today - price.as_of).days} days old (of {price.as_of}). "
+                "Check it, and give the new one with --price or --prices.",
             }
+
+
+def missing_price(instance: str, known: Mapping[str, Quote], *, spot: bool) -> str | None:
+    """Say that a machine has no price, and what to do; None where it has one."""
+    quote = known.get(instance)
+    amount = None if quote is None else quote.price.spot_per_hour if spot else quote.price.price_per_hour
+    if amount is not None:
+        return None
+    hint = "" if quote else did_you_mean(instance, known)
+    kind = "spot price" if spot else "price"
+    return f"{instance}: no {kind} is known.{hint} Give one with --price {instance}=DOLLARS_PER_HOUR."

@@ -1,4 +1,5 @@
 import json
+import re
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -6,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from onnxpress.cost.cost import cost
+from onnxpress.cost.cost import check, cost
 from onnxpress.cost.options import CostOptions
 from onnxpress.errors import DataError, UsageError
 
@@ -188,7 +189,9 @@ def choice(found: dict[str, Any], variant: str) -> dict[str, Any]:
 
 
 def test_the_smaller_model_fits_the_smaller_machine(table: Path) -> None:
-    found = cost(full(), options(instances=["own/*/here"], prices=table, inferences_per_month="1M"), today=TODAY)
+    as_fast = ["own/large/here=1x", "own/small/here=1x"]
+    given = options(instances=["own/*/here"], prices=table, inferences_per_month="1M", speed=as_fast)
+    found = cost(full(), given, today=TODAY)
     assert (row(found, "float", "small")["fits"], row(found, "int8", "small")["fits"]) == (False, True)
     # 16 GiB less one for the system, by 1.2 times 4 GiB and 1 GiB; eight CPUs by two threads
     assert (row(found, "float", "large")["copies_by_memory"], row(found, "float", "large")["bound_by"]) == (3, "memory")
@@ -196,7 +199,7 @@ def test_the_smaller_model_fits_the_smaller_machine(table: Path) -> None:
     assert choice(found, "float")["instance"] == "own/large/here"
     assert choice(found, "int8") == {
         "instance": "own/small/here",
-        "basis": "extrapolated",
+        "basis": "scaled",
         "usd_per_million": pytest.approx(0.36 * 730),
         "usd_per_month": pytest.approx(0.36 * 730),
         "reason": None,
@@ -211,7 +214,7 @@ def test_a_latency_bound_excludes_machines_that_break_it_or_are_unknown(table: P
         prices=table,
         latency="p99=12ms",
         throughput=["own/gpu/here:int8=5000/s"],
-        speed=["own/large/here=1.5x"],
+        speed=["own/large/here=1.5x", "own/small/here=1x"],
     )
     found = cost(full(), given, today=TODAY)
     # float has a p99 of 15 ms; on the machine that is 1.5 times as fast, 10 ms
@@ -229,6 +232,7 @@ def test_cpu_against_gpu_by_a_given_throughput(table: Path) -> None:
         instances=["own/large/here", "own/gpu/here"],
         prices=table,
         throughput=["own/gpu/here:float=2000/s", "own/gpu/here:int8=300/s"],
+        speed=["own/large/here=1x"],
     )
     found = cost(full(), given, today=TODAY)
     assert choice(found, "float")["instance"] == "own/gpu/here"  # 2.5 times the price for 20 times the speed
@@ -275,8 +279,73 @@ def test_throughput_at_the_service_level_counts_where_it_was_measured(table: Pat
     bench["variants"][1]["server"] = {"rate_per_s": 120.0, "too_high_per_s": 125.0, "sla": sla}
     same = cost(bench, options(instances=["own/large/here"], prices=table, latency="p99=20ms"), today=TODAY)
     assert row(same, "int8", "large")["throughput_per_s"] == 120 and row(same, "int8", "large")["meets_latency"] is True
-    other = cost(bench, options(instances=["own/large/here"], prices=table, latency="p99=30ms"), today=TODAY)
-    assert row(other, "int8", "large")["throughput_per_s"] == 200
+    laxer = cost(bench, options(instances=["own/large/here"], prices=table, latency="p99=30ms"), today=TODAY)
+    assert row(laxer, "int8", "large")["throughput_per_s"] == 120  # who keeps 20 ms keeps 30 ms
+    stricter = cost(bench, options(instances=["own/large/here"], prices=table, latency="p99=10ms"), today=TODAY)
+    assert row(stricter, "int8", "large")["throughput_per_s"] == 200
+
+
+@pytest.mark.parametrize(
+    ("bound", "speed", "meets"),
+    [
+        ("p99=20ms", [], False),
+        ("p99=10ms", [], False),  # 7.5 ms one at a time, but no rate kept even 20 ms
+        ("p99=30ms", [], True),  # the scenario says nothing of a laxer bound
+        ("p99.9=20ms", [], False),  # if one in a hundred is too late, so is one in a thousand
+        ("p99=20ms", ["own/large/here=2x"], None),
+    ],
+)
+def test_where_the_server_scenario_found_no_rate_the_bound_is_not_kept(
+    table: Path, bound: str, speed: list[str], meets: bool | None
+) -> None:
+    bench = full()
+    sla = {"percent": 99, "limit_ms": 20.0}
+    bench["variants"][1]["server"] = {"rate_per_s": None, "too_high_per_s": 20.0, "sla": sla}
+    given = options(instances=["own/large/here"], prices=table, latency=bound, speed=speed)
+    found = cost(bench, given, today=TODAY)
+    assert row(found, "int8", "large")["meets_latency"] is meets
+    assert (choice(found, "int8")["instance"] is None) is (not meets)
+    assert any("int8: in the server scenario no rate" in note for note in found["notes"]) is (meets is not True)
+
+
+def test_the_cheapest_machine_is_not_named_where_no_machine_has_a_speed_of_its_own(table: Path) -> None:
+    instances = ["own/large/here", "own/small/here"]
+    found = cost(full(), options(instances=instances, prices=table), today=TODAY)
+    assert choice(found, "int8")["instance"] is None
+    assert "the speed of none of them is" in str(choice(found, "int8")["reason"])
+    assert row(found, "int8", "small")["usd_per_million"] is not None
+
+
+def test_a_machine_for_nothing() -> None:
+    given = options(instances=["box"], price={"box": "0"}, inferences_per_month="1M", one_off={"int8": "400"})
+    found = cost(full(), given, today=TODAY)
+    priced = found["variants"][1]["instances"][0]
+    assert priced["usd_per_million"]["value"] == 0 and priced["change_vs_baseline_pct"] is None
+    assert found["variants"][1]["break_even_months"] is None
+    json.dumps(found, allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"price": {"gcp/c9-standard-4/us-central1": "1"}}, "price of 'gcp/c9-standard-4/us-central1': this machine"),
+        ({"price": {"n2-standard-4": "1"}}, "price of 'n2-standard-4': this machine is not among"),
+        ({"throughput": ["gcp/c4/x:int8=5/s"]}, "throughput of 'gcp/c4/x': this machine"),
+        ({"throughput": [f"{C3}:int9=5/s"]}, "of 'int9': there is no such variant. Did you mean 'int8'?"),
+        ({"speed": ["c3=2x"]}, "speed of 'c3': this machine"),
+        ({"measured": ["c3=f00"]}, "measured of 'c3': this machine"),
+        ({"one_off": {"int9": "1"}}, "one-off cost of 'int9': there is no such variant"),
+    ],
+)
+def test_an_option_for_what_is_not_priced_is_refused(given: dict[str, object], says: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(says)):
+        cost(full(), options(instances=[C3], **given), today=TODAY)
+
+
+def test_a_price_that_is_not_known_is_found_before_the_work() -> None:
+    check(options(instances=[C3, "gcp/c3-*/us-central1"]), ["int8"])
+    with pytest.raises(UsageError, match=r"gcp/c3-standard-5/us-central1: no price is known"):
+        check(options(instances=["gcp/c3-standard-5/us-central1"]), ["int8"])
 
 
 def test_a_month_line_by_line(table: Path) -> None:
