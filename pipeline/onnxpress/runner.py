@@ -69,6 +69,7 @@ def run(recipe: Recipe, folder: Path, progress: Progress, *, now: Callable[[], d
     """
     policy = reader.read(Path(recipe.gate)) if recipe.gate else None  # before any work
     from onnxpress.evaluation.evaluate import check_metric
+    from onnxpress.report import files
 
     check_metric(recipe.data.metric)
     if recipe.cost is not None:
@@ -83,8 +84,9 @@ def run(recipe: Recipe, folder: Path, progress: Progress, *, now: Callable[[], d
         if policy is not None:
             from onnxpress.gate.gate import gate
 
+            report = Report.from_json(report.to_json())  # what `compress gate` on this folder reads
             report = report.with_checks(gate(report, policy, (now or _now)().date()))
-        write_report(report, folder)
+        files.write(report, folder)
         return report
 
 
@@ -328,15 +330,6 @@ def _verification(recipe: Recipe, exported: Done) -> dict[str, Any]:
         "max_rel_error": found["max_rel_error"] if found else None,
         "shapes_checked": found["shapes"] if found else [],
     }
-
-
-def write_report(report: Report, folder: Path) -> None:
-    """Write report.json and its renderings."""
-    from onnxpress.report.formats import html, markdown
-
-    write_text(folder / "report.md", markdown.render(report), force=True)
-    write_text(folder / "report.html", html.render(report), force=True)
-    write_text(folder / "report.json", report.to_json(), force=True)
 
 
 def _create(folder: Path) -> None:

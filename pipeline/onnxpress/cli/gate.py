@@ -15,7 +15,6 @@ import click
 from onnxpress.cli.shared import FILE, Result, common, force_option, name_models
 
 if TYPE_CHECKING:
-    from onnxpress.gate.check import Check
     from onnxpress.gate.measure import Plan
     from onnxpress.gate.policy import Policy
     from onnxpress.gate.rules import Need
@@ -40,9 +39,14 @@ class Evidence:
     budget: str | None
 
     @property
+    def run_folder(self) -> Path | None:
+        """The folder of a finished run; None where something else is judged."""
+        return self.targets[0] if len(self.targets) == 1 and self.targets[0].is_dir() else None
+
+    @property
     def finished(self) -> bool:
         """Whether there is nothing to measure."""
-        return len(self.targets) == 1 and (self.targets[0].is_dir() or self.targets[0].suffix == ".json")
+        return self.run_folder is not None or (len(self.targets) == 1 and self.targets[0].suffix == ".json")
 
 
 def evidence_options(function: Callable[..., None]) -> Callable[..., None]:
@@ -159,6 +163,7 @@ def judge(
     from datetime import UTC, datetime
 
     from onnxpress.gate import check, github, outputs, reader
+    from onnxpress.gate.gate import gate as run
     from onnxpress.report.formats import terminal
 
     forms = {"junit": junit, "sarif": sarif, "markdown": markdown, "html": html, "benchmark": benchmark_json}
@@ -169,16 +174,21 @@ def judge(
     rules = reader.read(policy)
     rules = rules.strict() if strict else rules
     today = datetime.now(UTC).date()
-    report = _judged(evidence, rules, variants, static=static, keep_going=keep_going, result=result)
+
+    def judged(report: Report, skipped: dict[Need, str]) -> Report:
+        return report.with_checks(
+            run(report, rules, today, variants=variants, skipped=skipped, max_warnings=max_warnings)
+        )
+
+    report = _judged(evidence, rules, judged, static=static, keep_going=keep_going, result=result)
     outputs.write(files, report, rules, today)
     code = check.exit_code(report.checks)
-    warnings = sum(_is_warning(each) for each in report.checks)
-    if code == 0 and max_warnings is not None and warnings > max_warnings:
-        code = 1
+    if evidence.run_folder is not None and not static:
+        _rewrite(report, evidence.run_folder)
     if annotations == "github" or (annotations == "auto" and os.environ.get("GITHUB_ACTIONS") == "true"):
-        shown = str(files["html"]) if "html" in files else ""
+        written = files.get("html") or (evidence.run_folder / "report.html" if evidence.run_folder else "")
         click.echo(
-            github.publish(report, str(policy), os.environ, code=code, html=shown),
+            github.publish(report, str(policy), os.environ, code=code, html=str(written)),
             nl=False,
             err=result.json_target == "-",
         )
@@ -227,26 +237,20 @@ def init(
 
 
 def _judged(
-    evidence: Evidence, policy: Policy, variants: tuple[str, ...], *, static: bool, keep_going: bool, result: Result
+    evidence: Evidence,
+    policy: Policy,
+    judged: Callable[[Report, dict[Need, str]], Report],
+    *,
+    static: bool,
+    keep_going: bool,
+    result: Result,
 ) -> Report:
     """Return the report with its checks, measured as far as the rules need it."""
-    from datetime import UTC, datetime
-
-    from onnxpress.gate.baseline import Baseline
-    from onnxpress.gate.check import outcome
-    from onnxpress.gate.gate import gate as run
     from onnxpress.report.report import Report
-
-    today = datetime.now(UTC).date()
-    stored = Baseline.load(Path(policy.baseline_metrics)) if policy.baseline_metrics else None
-
-    def checks(report: Report, skipped: dict[Need, str]) -> tuple[Check, ...]:
-        return run(report, policy, today, stored=stored, variants=variants, skipped=skipped)
 
     untimed: dict[Need, str] = {"bench": "--static times nothing", "cost": "--static times nothing"} if static else {}
     if evidence.finished:
-        report = Report.load(evidence.targets[0])
-        return report.with_checks(checks(report, untimed))
+        return judged(Report.load(evidence.targets[0]), untimed)
     from onnxpress.gate.measure import measure_files, measure_times
 
     plan = _plan(evidence, policy, tuple(policy.needs()))
@@ -254,13 +258,23 @@ def _judged(
         untimed["evaluation"] = "--static without --data evaluates nothing"
     report = measure_files(plan, result.progress)
     if static:
-        return report.with_checks(checks(report, untimed))
+        return judged(report, untimed)
     why = "not timed, because a cheaper rule failed already: --keep-going times all the same"
-    early = checks(report, {"bench": why, "cost": why})
-    if outcome(early) == "fail" and not keep_going:
-        return report.with_checks(early)
-    report = measure_times(plan, report, result.progress)
-    return report.with_checks(checks(report, {}))
+    early = judged(report, {"bench": why, "cost": why})
+    if early.verdict == "fail" and not keep_going:
+        return early
+    return judged(measure_times(plan, report, result.progress), {})
+
+
+def _rewrite(report: Report, folder: Path) -> None:
+    """Write the verdict into the run folder, whose report somebody may keep; where that cannot be, say so."""
+    from onnxpress.errors import OutputError
+    from onnxpress.report import files
+
+    try:
+        files.write(report, folder)
+    except OutputError as error:
+        click.echo(f"warning: the report in {folder} still has the verdict that it had before: {error}", err=True)
 
 
 def _plan(evidence: Evidence, policy: Policy | None, needs: tuple[Need, ...]) -> Plan:
@@ -308,7 +322,3 @@ def _plan(evidence: Evidence, policy: Policy | None, needs: tuple[Need, ...]) ->
         cost=cost,
         regressions=policy.regressions() if policy else (),
     )
-
-
-def _is_warning(check: Check) -> bool:
-    return check.verdict not in ("pass", "waived", "skipped") and check.outcome == "pass" and check.level != "off"

@@ -17,9 +17,9 @@ from onnxpress.cli.shared import FILE, Result, common, force_option
 @common
 def report(run_dir: Path, output: Path | None, force: bool, result: Result) -> None:
     """Show the report of RUN_DIR, or write it in the format of the output's suffix."""
-    from onnxpress.errors import UsageError
     from onnxpress.files import write_text
-    from onnxpress.report.formats import html, markdown, terminal
+    from onnxpress.report import files
+    from onnxpress.report.formats import terminal
     from onnxpress.report.report import Report
 
     found = Report.load(run_dir)
@@ -27,10 +27,5 @@ def report(run_dir: Path, output: Path | None, force: bool, result: Result) -> N
     if output is None:
         result.show(terminal.render(found), document)
         return
-    renderers = {".html": html.render, ".md": markdown.render, ".json": Report.to_json}
-    if output.suffix not in renderers:
-        raise UsageError(
-            f"output {output}: the suffix says the format, and {output.suffix!r} is none. Use .html, .md or .json."
-        )
-    write_text(output, renderers[output.suffix](found), force=force)
+    write_text(output, files.render(found, output), force=force)
     result.show(f"{output}: written", document)

@@ -41,6 +41,12 @@ class Check:
             return "pass"
         return "inconclusive" if self.verdict in ("inconclusive", "missing") else "fail"
 
+    @property
+    def is_warning(self) -> bool:
+        """Whether it is worth a warning and no more."""
+        plain = self.verdict in ("pass", "waived", "skipped")
+        return not plain and self.outcome == "pass" and self.level != "off"
+
     def to_json(self) -> dict[str, Any]:
         """Return the fields as JSON values."""
         return asdict(self)

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from datetime import date
 
 from onnxpress.errors import EvidenceError, UsageError, did_you_mean
-from onnxpress.gate.baseline import Baseline
 from onnxpress.gate.check import LEVELS, Check, Level, Verdict
 from onnxpress.gate.estimates import Estimate, Reading, Subject
 from onnxpress.gate.policy import Limit, Policy, Rule, Settings, Target, Waiver
@@ -31,9 +30,9 @@ def gate(
     policy: Policy,
     today: date,
     *,
-    stored: Baseline | None = None,
     variants: Collection[str] = (),
     skipped: Mapping[Need, str] | None = None,
+    max_warnings: int | None = None,
 ) -> tuple[Check, ...]:
     """Judge variants by every rule that is not off, deterministic rules first.
 
@@ -41,9 +40,9 @@ def gate(
         report: Finished measurements.
         policy: The rules.
         today: The day on which a waiver must still hold.
-        stored: The baseline of the last release, for ``max_growth`` and ``max_fall``.
         variants: The variants to judge; empty for all but the baseline.
         skipped: Why rules with some needs are not judged.
+        max_warnings: More warnings than this are a failure of their own.
 
     Raises:
         EvidenceError: the report holds nothing but the baseline, or no rule holds for what it holds.
@@ -69,10 +68,25 @@ def gate(
             if why is not None:
                 checks.append(_skipped(rule, variant, why))
             else:
-                checks.append(_check(report, policy, rule, targets[variant], today, stored))
+                checks.append(_check(report, policy, rule, targets[variant], today))
     if not checks:
         raise EvidenceError(f"policy {policy.path}: none of its rules holds for {', '.join(chosen)}. Look at `when`.")
+    warnings = sum(check.is_warning for check in checks)
+    if max_warnings is not None and warnings > max_warnings:
+        checks.append(_too_many(warnings, max_warnings))
     return tuple(checks)
+
+
+def _too_many(warnings: int, most: int) -> Check:
+    return Check(
+        rule="max-warnings",
+        variant="all variants",
+        level="error",
+        verdict="fail",
+        measured=f"{warnings} warnings",
+        limit=f"--max-warnings {most}",
+        reason=f"{warnings - most} above --max-warnings {most}",
+    )
 
 
 def target(report: Report, variant: str) -> Target:
@@ -122,13 +136,17 @@ def _limits(rule: Rule) -> str:
     return ", ".join(str(limit) for limit in rule.limits)
 
 
-def _check(report: Report, policy: Policy, rule: Rule, about: Target, today: date, stored: Baseline | None) -> Check:
+def _check(report: Report, policy: Policy, rule: Rule, about: Target, today: date) -> Check:
     kind = RULES[rule.name]
     subject = Subject(report=report, variant=about.variant, today=today, instance=rule.instance, patterns=rule.patterns)
     reading = kind.read(subject, kind.unit)
-    last = stored.value(about.variant, rule.name) if stored else None
     judge = _Judge(
-        kind=kind, rule=rule, reading=reading, last=last, settings=policy.settings, noisy=_noisy(report, kind)
+        kind=kind,
+        rule=rule,
+        reading=reading,
+        last=policy.stored.value(about.variant, rule.name) if policy.stored else None,
+        settings=policy.settings,
+        noisy=_noisy(report, kind),
     )
     finding = judge.judge(rule.limits)
     waiver = next((one for one in policy.waivers if one.rule == rule.name and one.when.holds(about)), None)

@@ -27,6 +27,7 @@ from dataclasses import dataclass, replace
 from datetime import date
 from fnmatch import fnmatchcase
 
+from onnxpress.gate.baseline import Baseline
 from onnxpress.gate.check import Level
 from onnxpress.gate.rules import BOUNDS, RULES, Need
 
@@ -152,7 +153,9 @@ class Policy:
     baseline_model: str | None
     """Path of the model that all others are compared with."""
     baseline_metrics: str | None
-    """Path of the stored baseline (`onnxpress.gate.baseline`)."""
+    """Path of the stored baseline."""
+    stored: Baseline | None
+    """What that file holds; None while there is no such file."""
 
     def rules_for(self, target: Target) -> dict[str, Rule]:
         """Return the rules that hold for a target, by name, in the order in which they are judged."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 from collections.abc import Collection, Mapping
 from datetime import date
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import NoReturn
 import yaml
 
 from onnxpress.errors import UsageError, did_you_mean
+from onnxpress.gate.baseline import Baseline
 from onnxpress.gate.check import LEVELS, Level
 from onnxpress.gate.policy import ALWAYS, SCHEMA, Condition, Limit, Override, Policy, Rule, Settings, Target, Waiver
 from onnxpress.gate.rules import BOUNDS, RULES, Kind
@@ -73,6 +75,7 @@ class Reader:
         all_rules = [rules, *(entry.rules for entry in matrix)]
         usual = preset.settings if preset else Settings()
         baseline = self.baseline(parts["baseline"]) if "baseline" in parts else {}
+        metrics = baseline.get("metrics")
         return Policy(
             path=str(self.path),
             sha256=sha256,
@@ -81,7 +84,9 @@ class Reader:
             waivers=self.waivers(parts["waivers"], all_rules) if "waivers" in parts else (),
             settings=self.settings(parts["settings"], usual) if "settings" in parts else usual,
             baseline_model=baseline.get("model"),
-            baseline_metrics=baseline.get("metrics"),
+            baseline_metrics=metrics,
+            # The first release has none yet: its bounds lack evidence then, which the rules' checks say.
+            stored=Baseline.load(Path(metrics)) if metrics and os.path.lexists(metrics) else None,
         )
 
     def preset(self, node: yaml.Node) -> Policy | None:

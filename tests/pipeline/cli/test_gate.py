@@ -14,6 +14,9 @@ import onnx_ir as ir
 import pytest
 
 from onnxpress import artifact
+from onnxpress.errors import OutputError
+from onnxpress.report import files
+from onnxpress.report.report import Report
 
 Compress = Callable[..., Any]
 TEXT = """<ir_version: 8, opset_import: ["": 17]> g (float[N,3,4,4] x) => (float[N,2] y)
@@ -192,3 +195,68 @@ def test_each_kind_of_policy_error_has_its_message_and_code(place: Path, compres
         "expired waiver": "the waiver of alice expired on 2020-01-31",
     }.items():
         assert message in " ".join(found[name][1].split()), found[name]
+
+
+RECIPE = """schema: onnxpress.recipe/1
+model: {source: float.onnx}
+data: {calibration: other.npz, evaluation: data.npz, metric: top1}
+variants:
+  int8: [{quantize: {}}]
+gate: compress-gate.yaml
+"""
+
+
+def test_run_and_gate_judge_alike_and_leave_one_verdict(place: Path, compress: Compress) -> None:
+    (place / "recipe.yaml").write_text(RECIPE)
+    (place / "compress-gate.yaml").write_text(
+        "schema: onnxpress.policy/1\nbaseline: {metrics: last.json}\nrules:\n"
+        "  size.total_bytes: [error, {max_growth: 0%}]\n  accuracy.top1: [warn, {max_drop: 1pp, max_fall: 50pp}]\n"
+    )
+    first = compress("run", "recipe.yaml", "-o", "out", "-q")
+    assert first.code == 4, first.err  # nothing is stored yet
+    assert compress("baseline", "write", "out", "-o", "last.json", "-q").code == 0
+    assert compress("run", "recipe.yaml", "-o", "out", "-q").code == 0
+    document = json.loads((place / "last.json").read_text())
+    for variant in document["variants"].values():
+        variant["metrics"]["size.total_bytes"] -= 1
+    (place / "last.json").write_text(json.dumps(document))
+    assert compress("run", "recipe.yaml", "-o", "out", "-q").code == 1
+    written = {name: (place / "out" / name).read_bytes() for name in ("report.json", "report.md", "report.html")}
+    for words in (("out",), ("out/report.json",)):
+        again = compress("gate", *words, "--json", "-", "-q")
+        assert again.code == 1
+        assert json.loads(again.out)["checks"] == json.loads(written["report.json"])["checks"]
+    assert {name: (place / "out" / name).read_bytes() for name in written} == written
+
+
+def test_the_report_of_a_run_shows_the_last_verdict(place: Path, compress: Compress) -> None:
+    (place / "recipe.yaml").write_text(RECIPE)
+    assert compress("run", "recipe.yaml", "-o", "out", "-q").code == 0
+    (place / "strict.yaml").write_text(STATIC.replace("1 MB", "1 B"))
+    assert compress("gate", "out", "--policy", "strict.yaml", "--static", "-q").code == 1
+    assert json.loads((place / "out" / "report.json").read_text())["verdict"] == "pass"  # a part is not the whole
+    assert compress("gate", "out", "--policy", "strict.yaml", "-q").code == 1
+    assert json.loads((place / "out" / "report.json").read_text())["verdict"] == "fail"
+    for name in ("report.md", "report.html"):
+        assert "The gate fails" in (place / "out" / name).read_text()
+    (place / "warns.yaml").write_text(STATIC.replace("error, {max: 1 MB", "warn, {max: 1 B"))
+    assert compress("gate", "out", "--policy", "warns.yaml", "-q", "--max-warnings", 0, "--out", "forms").code == 1
+    assert json.loads((place / "out" / "report.json").read_text())["verdict"] == "fail"
+    assert json.loads((place / "forms" / "gate.json").read_text())["exit_code"] == 1
+
+
+def read_only(_report: Report, folder: Path) -> None:
+    raise OutputError(f"output {folder / 'report.json'}: Read-only file system. Choose another folder.")
+
+
+def test_a_run_folder_that_cannot_be_written_is_judged_all_the_same(
+    place: Path, compress: Compress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (place / "recipe.yaml").write_text(RECIPE)
+    assert compress("run", "recipe.yaml", "-o", "out", "-q").code == 0
+    (place / "strict.yaml").write_text(STATIC.replace("1 MB", "1 B"))
+    monkeypatch.setattr(files, "write", read_only)
+    ended = compress("gate", "out", "--policy", "strict.yaml", "-q")
+    assert ended.code == 1
+    assert ended.err.startswith("warning: the report in out still has the verdict")
+    assert ended.err.count("\n") == 1

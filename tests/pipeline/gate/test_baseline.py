@@ -54,14 +54,19 @@ def test_changes_and_the_ratchet(report: Report) -> None:
     ],
 )
 def test_the_policy_bounds_the_change_since_the_last_release(
-    report: Report, policy: Callable[[str], Policy], rule: str, verdict: str
+    report: Report, policy: Callable[[str], Policy], tmp_path: Path, rule: str, verdict: str
 ) -> None:
     stored = Baseline.of(with_int8_size(report, 200_000))
-    (check,) = gate(report, policy(f"rules:\n  {rule}\n"), TODAY, stored=stored)
-    assert check.verdict == verdict
-    (check,) = gate(report, policy(f"rules:\n  {rule}\n"), TODAY)
-    assert check.verdict == "missing"
+    text = f"baseline: {{metrics: last.json}}\nrules:\n  {rule}\n"
+    (check,) = gate(report, policy(text), TODAY)
+    assert check.verdict == "missing"  # the first release has none
     assert "run `compress baseline write`" in check.reason
+    (tmp_path / "last.json").write_text(stored.to_json())  # beside the policy
+    (check,) = gate(report, policy(text), TODAY)
+    assert check.verdict == verdict
+    (tmp_path / "last.json").write_text("{")
+    with pytest.raises(DataError, match="not JSON"):
+        policy(text)
 
 
 def test_what_is_no_baseline(tmp_path: Path) -> None:
