@@ -16,7 +16,8 @@ from tests.fuzz.running import run
 
 CONV = (
     "g (float[N,3,8,8] x) => (float[N,5] y) { a = Conv <pads=[1,1,1,1]> (x, w1, b1) "
-    "n = BatchNormalization(a, s, t, m, v) r = Relu(n) p = MaxPool <kernel_shape=[2,2], strides=[2,2]> (r) c = Conv (p, w2, b2) d = Relu(c) "
+    "n = BatchNormalization(a, s, t, m, v) r = Relu(n) p = MaxPool <kernel_shape=[2,2], strides=[2,2]> (r) "
+    "c = Conv (p, w2, b2) d = Relu(c) "
     "g = GlobalAveragePool(d) f = Flatten(g) y = Gemm <transB=1> (f, w3, b3) }",
     {
         "w1": (8, 3, 3, 3),
