@@ -25,6 +25,8 @@ from onnxpress.distillation.processes import Processes
 from onnxpress.distillation.samples import Batch, Samples, length
 from onnxpress.errors import ModelError
 from onnxpress.evaluation.fidelity import MASK
+from onnxpress.export.account import first_line
+from onnxpress.export.weights import read_checkpoint
 from onnxpress.files import writing
 from onnxpress_calibration.dataset import LABELS, Array
 
@@ -292,12 +294,15 @@ class Training:
     def _restore(self, path: Path, key: str) -> None:
         if not path.is_file():
             return
-        state: dict[str, Any] = torch.load(path, map_location=self.processes.device, weights_only=True)
-        if state["key"] != key:
+        state = read_checkpoint(path, f"checkpoint {path}", "Delete it.", self.processes.device)
+        if not isinstance(state, dict) or state.get("key") != key:
             return
-        self.student.load_state_dict(state["student"])
-        self.optimizer.load_state_dict(state["adam"])
-        self.done = Progressed(**state["done"])
+        try:
+            self.student.load_state_dict(state["student"])
+            self.optimizer.load_state_dict(state["adam"])
+            self.done = Progressed(**state["done"])
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise ModelError(f"checkpoint {path}: is damaged ({first_line(error)}). Delete it.") from error
 
 
 def scale(parameter: Tensor) -> float:

@@ -15,6 +15,7 @@ import numpy as np
 
 import onnxpress_models
 from onnxpress.errors import DataError, ModelError, UsageError, did_you_mean
+from onnxpress.export import programs
 from onnxpress.export.account import first_line, user_line
 from onnxpress.export.capture import quiet
 from onnxpress.export.inputs import DTYPES, SYNTAX, InputArgument, parse
@@ -109,21 +110,23 @@ def factory_model(source: str, inputs: Sequence[str], weights: str | None) -> Ne
 
 
 def exported_program(source: str, inputs: Sequence[str]) -> Network:
-    """Load a program that ``torch.export.save`` wrote.
+    """Load a program that ``torch.export.save`` wrote; nothing in the file is run, see `programs`.
 
     Its inputs are known; what the user says of them only gives words to its dynamic axes.
 
     Raises:
         UsageError: there is no such file, or the inputs given are not those of the program.
-        ModelError: the file holds no program that this version of torch can load.
+        ModelError: the file holds no program that this version of torch can load, or needs code of its own to be run.
     """
     torch = import_torch()
     if not Path(source).is_file():
         raise UsageError(f"source {source}: no such file. Check the path.")
     try:
         with quiet():
-            program = torch.export.load(source)
+            program = programs.load(Path(source))
             module = program.module()
+    except ModelError:
+        raise
     except Exception as error:  # torch raises whatever its readers raise
         raise ModelError(
             f"source {source}: torch {torch.__version__} cannot load it ({first_line(error)}). Write it again with "

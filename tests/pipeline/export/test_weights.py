@@ -1,3 +1,7 @@
+import contextlib
+import os
+import pickle
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -87,3 +91,58 @@ def test_something_else_than_weights(tmp_path: Path) -> None:
     torch.save([1, 2], tmp_path / "list.pt")
     with pytest.raises(ModelError, match="holds no dict of tensors"):
         load_weights(net(), tmp_path / "list.pt")
+
+
+class Canary:
+    """Runs code when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[str, ...]]:
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_nothing_is_unpickled(tmp_path: Path, *, zipped: bool) -> None:
+    torch.save({"0.weight": Canary(tmp_path / "ran")}, tmp_path / "w.pt", _use_new_zipfile_serialization=zipped)
+    with pytest.raises(ModelError, match="needs pickle"):
+        load_weights(net(), tmp_path / "w.pt")
+    (tmp_path / "w.safetensors").write_bytes((tmp_path / "w.pt").read_bytes())
+    with pytest.raises(ModelError, match="no safetensors file"):
+        load_weights(net(), tmp_path / "w.safetensors")
+    (tmp_path / "plain.pt").write_bytes(pickle.dumps(Canary(tmp_path / "ran")))
+    with pytest.raises(ModelError, match=r"needs pickle|not what torch\.save writes"):
+        load_weights(net(), tmp_path / "plain.pt")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_compressed_checkpoints_are_refused(tmp_path: Path) -> None:
+    torch.save(net().state_dict(), tmp_path / "w.pt")
+    with zipfile.ZipFile(tmp_path / "w.pt") as given, zipfile.ZipFile(tmp_path / "z.pt", "w", 8) as made:
+        for name in given.namelist():
+            made.writestr(name, given.read(name))
+    with pytest.raises(ModelError, match="compressed members"):
+        load_weights(net(), tmp_path / "z.pt")
+
+
+@pytest.mark.parametrize(
+    "tensor", [torch.zeros(3, 2).to_sparse(), torch.empty(3, 2, device="meta")], ids=["sparse", "meta"]
+)
+def test_tensors_without_plain_values(tmp_path: Path, tensor: "torch.Tensor") -> None:
+    torch.save({**net().state_dict(), "0.weight": tensor}, tmp_path / "w.pt")
+    with pytest.raises(ModelError, match=r"0\.weight is no plain tensor"):
+        load_weights(net(), tmp_path / "w.pt")
+
+
+@pytest.mark.parametrize(("save", "name"), [(save_safetensors, "w.safetensors"), (torch.save, "w.pt")])
+def test_every_flipped_byte_and_truncation_is_one_error_or_none(
+    tmp_path: Path, save: Callable[..., None], name: str
+) -> None:
+    save(net().state_dict(), tmp_path / name)
+    whole = (tmp_path / name).read_bytes()
+    for position in range(0, len(whole), 23):
+        for damaged in (whole[:position], whole[:position] + bytes([whole[position] ^ 0xA5]) + whole[position + 1 :]):
+            (tmp_path / name).write_bytes(damaged)
+            with contextlib.suppress(ModelError):
+                load_weights(net(), tmp_path / name)
