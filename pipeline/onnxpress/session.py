@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -211,6 +212,27 @@ def run(session: Any, feeds: Mapping[str, Any], run_options: Any = None) -> Arra
         shapes = {name: f"{value.dtype}{list(value.shape)}" for name, value in feeds.items()}
         reason = " ".join(str(error).split())
         raise ModelError(f"model fails on the input {shapes}: {reason}") from error
+
+
+def output_types(model: ir.Model) -> dict[str, tuple[ir.TypeProtocol | None, ir.Shape | None]]:
+    """Return type and shape of each output of a model as the runtime infers them, its own operators' too.
+
+    The type is None where it is neither a tensor nor a sequence of tensors, the shape where the rank is 0 or not known.
+
+    Raises:
+        ModelError: onnxruntime refuses the model.
+    """
+    import onnx_ir as ir
+
+    session = open_session(model, SessionOptions(threads=1, optimization="off"))
+    found: dict[str, tuple[ir.TypeProtocol | None, ir.Shape | None]] = {}
+    for output in session.get_outputs():
+        match = re.fullmatch(r"(seq\()?tensor\((\w+)\)\)?", output.type)
+        dtype = None if match is None else ir.DataType.__members__.get(match[2].upper())
+        tensor = None if dtype is None else ir.TensorType(dtype)
+        kind = tensor if tensor is None or match is None or match[1] is None else ir.SequenceType(tensor)
+        found[output.name] = kind, ir.Shape(output.shape) if output.shape else None
+    return found
 
 
 def optimized_graph(model: Path, options: SessionOptions | None = None) -> ir.Model:

@@ -1,9 +1,10 @@
 """float16: half the bytes; on GPUs faster, on CPUs computed in float32 all the same.
 
-Every node that ONNX defines for float16 is converted, except where float16 would overflow: its largest number is 65504.
-A node stays float32 when a tensor that it reads or writes came within `MARGIN` of that in the statistics. What sums or
-raises to powers (`FRAGILE`) stays float32 unless the statistics show that it is safe. Weights are stored as float16
-everywhere; a node in float32 reads them through a Cast that onnxruntime computes once, when it loads the model.
+Every node that the runtime has a float16 form of is converted, except where float16 would overflow: its largest number
+is 65504. A node stays float32 when a tensor that it reads or writes came within `MARGIN` of that in the statistics.
+What sums or raises to powers (`FRAGILE`) stays float32 unless they show that it is safe. Weights are stored as
+float16 everywhere; a node in float32 reads them through a Cast that onnxruntime computes once, when it loads the model.
+Layers that are int8 already stay as they are, and so does what reads or writes a value of unknown type.
 
 Peers convert blindly (onnxconverter-common), or guard with data, but only for TensorRT (ModelOpt AutoCast).
 """
@@ -13,11 +14,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 
 from onnxpress import graph
 from onnxpress.artifact import Edit, Skip
+from onnxpress.quantization.forms import Form, half_form, is_float
+from onnxpress.quantization.kernels import CONVERSIONS, INT8
+from onnxpress.quantization.layers import layers
 from onnxpress.quantization.placement import remove_unused
 from onnxpress_calibration.profile import Profile
 
@@ -38,9 +41,22 @@ FRAGILE = frozenset(
     }
 )
 KEPT = frozenset(
-    {"Cast", "CastLike", "ConstantOfShape", "DequantizeLinear", "EyeLike", "If", "Loop", "QuantizeLinear", "Scan"}
+    {
+        "BitCast",
+        "Cast",
+        "CastLike",
+        "ConstantOfShape",
+        "DequantizeLinear",
+        "DynamicQuantizeLinear",
+        "EyeLike",
+        "If",
+        "Loop",
+        "QuantizeLinear",
+        "Scan",
+        "SequenceMap",
+    }
 )
-"""Their types are attributes, or those of bodies or scales."""
+"""Their types are attributes, bits, or those of bodies or scales."""
 MIN_SIZE = 64
 """Smaller weights of float32 nodes stay float32: a Cast is not worth it."""
 
@@ -57,15 +73,17 @@ def write(model: ir.Model, selects: Callable[[str], bool], peaks: Mapping[str, f
     Returns:
         The model, the names of the converted nodes, and what stayed float32 (or was clamped) with the reason.
     """
-    writer = _Writer(model)
+    writer = _Writer(model, integer=_integer(model))
     changed, skipped = [], []
     for node in list(model.graph):
-        reason = _refusal(node, selects, peaks, graph.opset(model))
-        if reason is None:
-            writer.half.add(node)
+        found = _form(node, selects, peaks, model)
+        if isinstance(found, Form) and node in writer.integer:
+            found = "part of an int8 layer, which float16 would take apart"
+        if isinstance(found, Form):
+            writer.half[node] = found
             changed.append(node.name or "")
-        elif reason:
-            skipped.append(Skip(where=node.name or "", op=node.op_type, reason=reason))
+        elif found:
+            skipped.append(Skip(where=node.name or "", op=node.op_type, reason=found))
     if not keep_io:
         writer.half_inputs()
     for node in list(graph.nodes(model)):
@@ -102,8 +120,8 @@ def mix(model: ir.Model, layers: Collection[str], others: Collection[str], peaks
         computed = [value for value in _floats(node.inputs) if graph.constant_tensor(value) is None]
         follows = bool(computed) and all(value.producer() in writer.half for value in computed)
         wanted = node.name in layers or (follows and node.name not in others)
-        if wanted and _refusal(node, lambda _: True, peaks, graph.opset(model)) is None:
-            writer.half.add(node)
+        if wanted and isinstance(found := _form(node, lambda _: True, peaks, model), Form):
+            writer.half[node] = found
     for node in list(graph.nodes(model)):
         writer.convert(node)
     writer.outputs(keep_io=True)
@@ -127,14 +145,21 @@ def measured(model: ir.Model) -> list[str]:
     ]
 
 
-def _refusal(node: ir.Node, selects: Callable[[str], bool], peaks: Mapping[str, float], opset: int) -> str | None:
-    """Return why a node stays float32; "" when it has nothing to convert."""
-    values = [*_floats(node.inputs), *_floats(node.outputs)]
-    if not values or node.op_type in KEPT:
+def _form(node: ir.Node, selects: Callable[[str], bool], peaks: Mapping[str, float], model: ir.Model) -> Form | str:
+    """Return a node's form in float16, or why it stays float32; "" when it has nothing to convert."""
+    present = [value for value in (*node.inputs, *node.outputs) if value is not None and value.name]
+    values, unknown = _floats(present), [value for value in present if value.type is None]
+    if node.op_type in KEPT:
         return ""
+    if not values and not unknown:
+        wide = any(value.dtype == ir.DataType.DOUBLE for value in present)
+        return "it computes in float64, not in float32" if wide else ""
     if not selects(node.name or ""):
         return "excluded by include/exclude"
-    if node.domain not in graph.ONNX_DOMAINS or not any(_takes_half(node, opset)):
+    if unknown:
+        return f"the type of {unknown[0].name} is not known"
+    form = half_form(node, model)
+    if form is None:
         return "it has no float16 form"
     computed = [value for value in values if graph.constant_tensor(value) is None]
     for value in computed:
@@ -143,22 +168,22 @@ def _refusal(node: ir.Node, selects: Callable[[str], bool], peaks: Mapping[str, 
             return f"tensor {value.name} reaches {peak:.3g}; float16 ends at {LARGEST:g}"
     if node.op_type in FRAGILE and any((value.name or "") not in peaks for value in computed):
         return "may overflow, and no statistics show that it does not (--calibration)"
-    return None
+    return form
 
 
 def _floats(values: Sequence[ir.Value | None]) -> list[ir.Value]:
-    return [value for value in values if value is not None and value.dtype == ir.DataType.FLOAT]
+    return [value for value in values if value is not None and is_float(value)]
 
 
-def _takes_half(node: ir.Node, opset: int) -> list[bool]:
-    """Tell for each input whether ONNX lets it be float16."""
-    try:
-        schema = onnx.defs.get_schema(node.op_type, opset, "")
-    except onnx.defs.SchemaError:
-        return [False for _ in node.inputs]
-    types = {each.type_param_str: each.allowed_type_strs for each in schema.type_constraints}
-    formal = [types.get(each.type_str, [each.type_str]) for each in schema.inputs]
-    return ["tensor(float16)" in formal[min(index, len(formal) - 1)] for index in range(len(node.inputs))]
+def _integer(model: ir.Model) -> set[ir.Node]:
+    """Return the nodes of int8 layers: what computes on integers, what converts to and from them and what is beside."""
+    found = {node for node in graph.nodes(model) if node.op_type in INT8 | CONVERSIONS}
+    behind = {name for layer in layers(model) if layer.stored == "integers" for name in layer.results}
+    beside = {reader for node in found for value in node.outputs for reader in graph.consumers(value)}
+    for node in graph.nodes(model):
+        if any(value.name in behind or found.intersection(graph.consumers(value)) for value in node.outputs):
+            beside.add(node)
+    return found | beside
 
 
 class _Writer:
@@ -167,14 +192,17 @@ class _Writer:
     Args:
         model: The model.
         everything: Store the weights of float32 nodes as float16, too.
+        integer: Nodes that nothing is changed of; they only never read float16.
     """
 
-    def __init__(self, model: ir.Model, *, everything: bool = True) -> None:
+    def __init__(self, model: ir.Model, *, everything: bool = True, integer: Collection[ir.Node] = ()) -> None:
         self.model = model
         self.everything = everything
+        self.integer = integer
         self.main = model.graph
-        self.opset = graph.opset(model)
-        self.half: set[ir.Node] = set()
+        self.half: dict[ir.Node, Form] = {}
+        self.halved: set[ir.Value] = set()
+        """What was float32 and is float16; what was float16 before stays as it is."""
         self.casts: dict[tuple[ir.Value, ir.DataType], ir.Value] = {}
         self.stored: list[str] = []
         self.clamped: dict[str, float] = {}
@@ -182,31 +210,34 @@ class _Writer:
     def half_inputs(self) -> None:
         """Make the model's float32 inputs float16."""
         for value in _floats(tuple(self.main.inputs)):
-            value.type = ir.TensorType(ir.DataType.FLOAT16)  # a new type: clones of a model share theirs
+            self._halve(value)
 
     def convert(self, node: ir.Node) -> None:
         """Let a node read and write the type that was decided for it."""
-        wants = _takes_half(node, self.opset) if node in self.half else [False for _ in node.inputs]
+        form = self.half.get(node)
         for index, value in enumerate(node.inputs):
-            if value is not None and value.dtype in (ir.DataType.FLOAT, ir.DataType.FLOAT16):
-                target = ir.DataType.FLOAT16 if wants[index] else ir.DataType.FLOAT
-                node.replace_input_with(index, self._as(value, target))
-        if node in self.half:
-            for output in _floats(node.outputs):
-                output.type = ir.TensorType(ir.DataType.FLOAT16)
+            if value is None or (value not in self.halved and (not is_float(value) or node in self.integer)):
+                continue
+            is_half = form is not None and form.reads[index]
+            node.replace_input_with(index, self._as(value, ir.DataType.FLOAT16 if is_half else ir.DataType.FLOAT))
+        for output, is_half in zip(node.outputs, () if form is None else form.writes, strict=form is not None):
+            if is_half:
+                self._halve(output)
 
     def outputs(self, *, keep_io: bool) -> None:
         """Give the model's outputs their type, under their names."""
+        target = ir.DataType.FLOAT if keep_io else ir.DataType.FLOAT16
         for index, value in enumerate(list(self.main.outputs)):
-            if value.dtype not in (ir.DataType.FLOAT, ir.DataType.FLOAT16):
-                continue
-            target = ir.DataType.FLOAT if keep_io else ir.DataType.FLOAT16
-            if value.dtype != target:
+            if (value in self.halved) if keep_io else is_float(value):
                 name = value.name
-                value.name = f"{name}_{value.dtype.name.lower()}"
+                value.name = f"{name}_{(value.dtype or target).name.lower()}"
                 cast = self._as(value, target)
                 cast.name, cast.shape = name, value.shape
                 self.main.outputs[index] = cast
+
+    def _halve(self, value: ir.Value) -> None:
+        value.type = ir.TensorType(ir.DataType.FLOAT16)  # a new type: clones of a model share theirs
+        self.halved.add(value)
 
     def _as(self, value: ir.Value, target: ir.DataType) -> ir.Value:
         """Return a value in a type."""

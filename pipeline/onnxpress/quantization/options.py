@@ -166,7 +166,7 @@ class QuantizeOptions(NodeSelection):
         if self.mode == "weight-only":
             return []
         if self.mode == "fp16":
-            return ["float16 halves the file; a CPU computes it in float32, so it is faster only on GPUs and the like"]
+            return ["a CPU computes float16 in float32: it is faster only on GPUs and the like"]
         if self.mode == "dynamic":
             return [UNSIGNED] if self.weights == "uint8" else []
         notes = [ACTIVATIONS[self.activations]] if self.activations in ACTIVATIONS else []

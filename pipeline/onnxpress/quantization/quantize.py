@@ -8,7 +8,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from onnxpress import graph
+from onnxpress import artifact, graph
 from onnxpress.artifact import Edit, Skip
 from onnxpress.errors import ModelError, UsageError
 from onnxpress.export.prepare import prepare
@@ -28,10 +28,18 @@ from onnxpress.quantization.techniques.equalization import equalize
 from onnxpress.quantization.techniques.smoothing import smooth
 from onnxpress.quantization.verification import SAMPLES as FEW
 from onnxpress.quantization.verification import judged, judges
+from onnxpress.session import SessionOptions, open_session
 from onnxpress_calibration import calibrators
 from onnxpress_calibration.dataset import Dataset
 from onnxpress_calibration.profile import Profile
 
+OTHER_WEIGHTS = {
+    *weight_only.OTHER_FLOATS,
+    ir.DataType.INT4,
+    ir.DataType.INT8,
+    ir.DataType.UINT4,
+    ir.DataType.UINT8,
+}
 INT4 = 21
 """The first operator set with int4."""
 NOUNS = {"static": "static int8", "dynamic": "dynamic int8", "weight-only": "weight-only integers", "fp16": "float16"}
@@ -96,13 +104,27 @@ def quantize(
             rounding = observe(copy, nodes, few, centred=lambda node: False, memory_budget=budget, advance=advance)  # noqa: ARG005
         edit = weight_only.write(copy, options.selects, options, rounding)
     if not edit.changed and options.mode != "auto":
-        raise _nothing(options, edit.skipped)
+        raise _nothing(model, options, edit.skipped)
     if options.require_int8 is not None:
         require(edit.model, options.require_int8, edit.skipped)
     edit = replace(edit, facts={**edit.facts, "notes": [*options.notes, *edit.facts.get("notes", [])]})
     if options.mode == "auto":  # which has judged it already
         return edit
+    if samples is None or not options.verify:
+        _load(edit.model, options)
     return judged(edit, model, options, samples, advance, metric)
+
+
+def _load(model: ir.Model, options: QuantizeOptions) -> None:
+    """Make sure that the runtime loads what was made."""
+    try:
+        open_session(model, SessionOptions(threads=1))
+    except ModelError as error:
+        reason = str(error).partition("cannot load it: ")[2] or str(error)
+        raise ModelError(
+            f"quantize: onnxruntime does not load this model as {NOUNS[options.mode]}, nothing was written: {reason} "
+            "Try --exclude with the layer that it names."
+        ) from error
 
 
 def _static(
@@ -118,7 +140,7 @@ def _static(
     gemms(copy)
     placement = place(copy, options.selects)
     if not placement.weighted and not placement.tables:  # said before any data is looked at
-        raise _nothing(options, placement.skipped)
+        raise _nothing(model, options, placement.skipped)
     rescaled = _rescaled(model, options, few, advance)
     skipped, facts = rescaled.skipped, dict(rescaled.facts)
     if rescaled.changed:
@@ -253,6 +275,8 @@ def _collected(
     return collected
 
 
-def _nothing(options: QuantizeOptions, skipped: Iterable[Skip]) -> ModelError:
-    reasons = "; ".join(sorted({f"{skip.op}: {skip.reason}" for skip in skipped})) or "it has no such layers"
+def _nothing(model: ir.Model, options: QuantizeOptions, skipped: Iterable[Skip]) -> ModelError:
+    kinds = {tensor.dtype for tensor in artifact.tensors(model) if len(tensor.shape) > 1} & OTHER_WEIGHTS
+    other = f"its weights are {', '.join(sorted(kind.name.lower() for kind in kinds))}, not float32" if kinds else ""
+    reasons = "; ".join(sorted({f"{skip.op}: {skip.reason}" for skip in skipped})) or other or "it has no such layers"
     return ModelError(f"quantize: nothing in this model can run as {NOUNS[options.mode]} ({reasons}).")

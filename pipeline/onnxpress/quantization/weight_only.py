@@ -33,6 +33,7 @@ INTEGER_PRODUCTS = 4
 MIN_SIZE = 1024
 """Smaller weights stay float: nothing to win."""
 RECURRENT = ("GRU", "LSTM", "RNN")
+OTHER_FLOATS = (ir.DataType.BFLOAT16, ir.DataType.DOUBLE, ir.DataType.FLOAT16)
 
 
 def write(
@@ -58,6 +59,7 @@ def write(
             continue
         weights = [index for index in _weights(node) if _stored_float(node.inputs[index])]
         if not weights:
+            skipped += _other_floats(node)
             continue
         reason = _refusal(node, weights, selects)
         if reason is not None:
@@ -109,6 +111,14 @@ def _weights(node: ir.Node) -> tuple[int, ...]:
 def _stored_float(value: ir.Value | None) -> bool:
     tensor = graph.constant_tensor(value)
     return tensor is not None and tensor.dtype == ir.DataType.FLOAT and len(tensor.shape) > 1
+
+
+def _other_floats(node: ir.Node) -> list[Skip]:
+    """Say it of a node whose weight is a float of another width."""
+    tensors = [tensor for index in _weights(node) if (tensor := graph.constant_tensor(node.inputs[index])) is not None]
+    kinds = {tensor.dtype.name.lower() for tensor in tensors if tensor.dtype in OTHER_FLOATS and len(tensor.shape) > 1}
+    reason = f"its weight is {', '.join(sorted(kinds))}, not float32"
+    return [Skip(where=node.name or "", op=node.op_type, reason=reason)] if kinds else []
 
 
 def _is_product(node: ir.Node) -> bool:

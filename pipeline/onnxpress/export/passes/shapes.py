@@ -14,7 +14,9 @@ import onnx
 import onnx_ir as ir
 
 from onnxpress import graph
+from onnxpress.errors import ModelError
 from onnxpress.export.protos import without_weights
+from onnxpress.session import output_types
 
 _log = logging.getLogger(__name__)
 
@@ -27,7 +29,7 @@ def known(model: ir.Model) -> dict[str, ir.Shape]:
 def infer(model: ir.Model) -> None:
     """Replace the shapes of all computed values by what follows from the inputs and the weights.
 
-    Outputs of operators that onnx does not know keep theirs.
+    Outputs of operators that onnx does not know keep theirs; where there is none, the runtime is asked.
     """
     for value in _computed(model):
         producer = value.producer()
@@ -51,6 +53,32 @@ def infer(model: ir.Model) -> None:
         if found is not None:
             value.shape = found.shape
             value.type = value.type or found.type
+    _ask_runtime(model)
+
+
+def _ask_runtime(model: ir.Model) -> None:
+    """Fill in what onnx left open behind operators that it does not know."""
+    missing = [value for node in model.graph for value in node.outputs if value.name and _is_open(node, value)]
+    if not missing:
+        return
+    exposed = ir.from_proto(without_weights(model))
+    outputs = {value.name: value for node in exposed.graph for value in node.outputs}
+    shown = {value.name for value in exposed.graph.outputs}
+    exposed.graph.outputs.extend(outputs[value.name] for value in missing if value.name not in shown)
+    try:
+        found = output_types(exposed)
+    except ModelError as error:
+        _log.info("types cannot be asked of the runtime: %s", error)
+        return
+    for value in missing:
+        kind, dims = found[value.name or ""]
+        value.type = value.type or kind
+        value.shape = value.shape or dims
+
+
+def _is_open(node: ir.Node, value: ir.Value) -> bool:
+    """Tell whether a type is not known, or the shape of what onnx infers nothing of."""
+    return value.type is None or (value.shape is None and node.domain not in graph.ONNX_DOMAINS)
 
 
 def restore(model: ir.Model, stated: Mapping[str, ir.Shape]) -> None:
