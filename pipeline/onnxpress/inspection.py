@@ -9,7 +9,7 @@ from typing import Any
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from onnxpress import artifact, graph
+from onnxpress import artifact, graph, parameters
 from onnxpress.quantization.placement import place
 from onnxpress.units import format_bytes, format_count
 
@@ -31,10 +31,8 @@ def inspect(path: Path) -> dict[str, Any]:
     model = artifact.load(path)
     common.ShapeInferencePass()(model)
     bytes_by_dtype: Counter[str] = Counter()
-    parameters = 0
     for tensor in artifact.tensors(model):
         bytes_by_dtype[tensor.dtype.name.lower()] += tensor.nbytes
-        parameters += tensor.size
     placement = place(model, lambda name: True)  # noqa: ARG005
     layers = [layer for node in graph.nodes(model) if (layer := _layer(node)) is not None]
     return {
@@ -47,7 +45,7 @@ def inspect(path: Path) -> dict[str, Any]:
         "producer": " ".join(filter(None, [model.producer_name, model.producer_version])),
         "inputs": [_value(value) for value in graph.inputs(model)],
         "outputs": [_value(value) for value in model.graph.outputs],
-        "parameters": parameters,
+        "parameters": parameters.count(model),
         "bytes_by_dtype": dict(sorted(bytes_by_dtype.items())),
         "macs": sum(layer["macs"] or 0 for layer in layers),
         "operators": dict(Counter(graph.operator(node) for node in graph.nodes(model)).most_common()),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,7 +97,7 @@ def distill(
     checkpoint = output.with_name(f"{output.name}.checkpoint")
     first = processes.rank() == 0
     progress = result.progress if first else Progress(quiet=True)
-    with progress.task(f"distill {student}", 1000) as advance:
+    with progress.task(f"distill {student}", 1000) as advance, _resumable(checkpoint):
         if given is None:
             module, facts = distill_module(
                 student, wanted, chosen, source, checkpoint=checkpoint, resume=resume, advance=advance
@@ -107,11 +108,16 @@ def distill(
             facts = dict(edit.facts)
     if not first:
         return
-    lines = [f"  {facts['updates']} updates of {facts['parameters']:,} parameters, {facts['features']} inner tensors"]
+    lines = [f"  {facts['updates']} updates of {facts['trained']:,} weights, {facts['features']} inner tensors matched"]
     if facts["loss_before"] is not None:
         lines.append(
             f"  held-out loss {facts['loss_before']:.4g} -> {facts['loss_after']:.4g} (best after update "
             f"{facts['best_update']})"
+        )
+    if facts["best_update"] == 0:
+        lines.append(
+            f"  nothing improved: the weights in {output} are those of {student}. Give more samples or epochs, or "
+            "another --learning-rate"
         )
     if given is not None and _fitted(artifact.lineage(given), source.sha256):
         lines.append(
@@ -132,6 +138,17 @@ def distill(
     }
     made = artifact.save(edit.model, output, step=entry, force=force)
     result.show("\n".join([f"{output}: {size(made)}", *lines]), step_document("distill", made, edit))
+
+
+@contextmanager
+def _resumable(checkpoint: Path) -> Iterator[None]:
+    """Say how an interrupted training goes on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if checkpoint.is_file():
+            click.echo(f"training so far is kept in {checkpoint}: give the same command with --resume", err=True)
+        raise
 
 
 def _is_pytorch(source: str) -> bool:

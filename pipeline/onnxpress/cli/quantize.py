@@ -60,6 +60,13 @@ if TYPE_CHECKING:
     type=click.Choice(["onnxpress", "onnxruntime", "neural-compressor"]),
     help="Who quantizes; neural-compressor takes a PyTorch source (module:factory, zoo:NAME) as MODEL.",
 )
+@click.option(
+    "--input",
+    "inputs",
+    multiple=True,
+    metavar="NAME:DTYPE:SHAPE",
+    help="An input of a PyTorch source, as for `compress export`.",
+)
 @click.option("--require-int8", metavar="REGEX", help="Fail (exit 3) if a layer whose name matches stays float.")
 @click.option("--equalize/--no-equalize", default=None, help="Rescale channels, exactly, to fit int8 (on).")
 @click.option("--smooth/--no-smooth", default=None, help="Rescale the inputs of MatMul layers (SmoothQuant) (on).")
@@ -103,6 +110,7 @@ def quantize(
     symmetric: bool,
     per_tensor: bool,
     backend: str | None,
+    inputs: tuple[str, ...],
     require_int8: str | None,
     equalize: bool | None,
     smooth: bool | None,
@@ -126,6 +134,7 @@ def quantize(
 ) -> None:
     """Quantize MODEL to int8 and prove what runs as int8."""
     from onnxpress.data import dataset
+    from onnxpress.errors import UsageError
     from onnxpress.evaluation.evaluate import check_metric
     from onnxpress.quantization import QuantizeOptions
     from onnxpress.quantization.auto.choose import explain
@@ -151,9 +160,11 @@ def quantize(
         "options": chosen.model_dump(mode="json"),
         "data_sha256": statistics.data_sha256 if statistics else data.sha256 if data else None,
     }
+    if inputs and backend != "neural-compressor":
+        raise UsageError("quantize: --input describes a PyTorch source, which only --backend neural-compressor takes.")
     if backend == "neural-compressor":
         made, edit = quantize_source(
-            str(model), output, entry, chosen, data, judged_by, metric, force=force, progress=result.progress
+            str(model), inputs, output, entry, chosen, data, judged_by, metric, force=force, progress=result.progress
         )
     else:
         journal = output.with_name(f"{output.name}.search.jsonl")
@@ -189,6 +200,7 @@ def quantize(
 
 def quantize_source(
     source: str,
+    inputs: tuple[str, ...],
     output: Path,
     entry: dict[str, Any],
     chosen: QuantizeOptions,
@@ -206,12 +218,17 @@ def quantize_source(
     from onnxpress.quantization.backends import neural_compressor
     from onnxpress.quantization.kernels import require
 
+    if source.endswith(".onnx"):
+        raise UsageError(
+            f"model {source}: backend neural-compressor quantizes PyTorch models, and this is an ONNX file. Give "
+            "module:factory, file.py:factory, program.pt2 or zoo:NAME; ONNX files go to --backend onnxpress."
+        )
     if data is None:
         raise UsageError("quantize: backend neural-compressor needs calibration data. Give --calibration DATA.")
     check_output(output, force=force)
     with progress.task(f"quantize {source}", data.count) as advance, sources.users_path(source):
         edit = neural_compressor.quantize(
-            sources.network(source), chosen, data, advance, evaluation=evaluation, metric=metric
+            sources.network(source, inputs), chosen, data, advance, evaluation=evaluation, metric=metric
         )
     if chosen.require_int8 is not None:
         require(edit.model, chosen.require_int8, edit.skipped)

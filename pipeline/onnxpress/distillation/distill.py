@@ -49,7 +49,7 @@ def distill(
     Returns:
         The student with new weights in the same graph: shapes and zeros of pruned weights stay, quantized weights stay
         integers. Facts: ``updates``, ``best_update``, ``loss_before``, ``loss_after`` (held out),
-        ``parameters`` trained, ``features`` matched, and ``history``.
+        ``trained`` (number of weights), ``features`` matched, and ``history``.
 
     Raises:
         UsageError: the models do not fit each other, or an option does not fit them.

@@ -65,8 +65,8 @@ def train(
         advance: Called with the per mille done.
 
     Returns:
-        Facts: ``updates``, ``best_update``, ``loss_before``, ``loss_after`` (held out), ``parameters`` trained,
-        ``features`` matched, and ``history``.
+        Facts: ``updates``, ``best_update``, ``loss_before``, ``loss_after`` (held out), ``trained`` (number of
+        weights), ``features`` matched, and ``history``.
 
     Raises:
         DataError: the data does not fit.
@@ -201,7 +201,7 @@ def _facts(done: Progressed, parameters: int, features: int) -> dict[str, object
         "best_update": done.history[done.kept][0] if done.kept_weights else done.step,
         "loss_before": history[0]["held_out"],
         "loss_after": history[done.kept if done.kept_weights else -1]["held_out"],
-        "parameters": parameters,
+        "trained": parameters,
         "features": features,
         "history": history,
     }

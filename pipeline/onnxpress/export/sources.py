@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -190,6 +191,7 @@ def import_torch() -> ModuleType:
     Raises:
         UsageError: it is not installed.
     """
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # else the workers of a training write warnings of torch's
     try:
         return importlib.import_module("torch")
     except ImportError as error:

@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
-from onnxpress import graph
+from onnxpress import graph, parameters
 from onnxpress.graph import Array
 from onnxpress.pruning import branches, stored
 from onnxpress.pruning.groups import Group
@@ -119,18 +119,13 @@ class Scale:
                 value.shape = shape
 
 
-def parameters(model: ir.Model) -> int:
-    """Return the number of weights in the main graph, by their shapes."""
-    return sum(_elements(value) for value in model.graph.initializers.values())
-
-
 def weight_bytes(model: ir.Model) -> int:
     """Return the bytes of the weights in the main graph, by their shapes."""
     values = [(value, stored.dtype(value)) for value in model.graph.initializers.values()]
     return sum(math.ceil(_elements(value) * dtype.bitwidth / 8) for value, dtype in values if dtype is not None)
 
 
-MEASURES: Mapping[str, Measure] = {"macs": graph.total_macs, "params": parameters, "bytes": weight_bytes}
+MEASURES: Mapping[str, Measure] = {"macs": graph.total_macs, "params": parameters.count, "bytes": weight_bytes}
 """What a target limits and a model's shapes tell; its latency is measured, see `latency`."""
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from onnxpress import graph, host
+from onnxpress import graph, host, parameters
 from onnxpress.artifact import Edit, Skip
 from onnxpress.errors import ModelError, UsageError
 from onnxpress.export.passes import shapes
@@ -84,7 +84,7 @@ def prune(model: ir.Model, options: PruneOptions, data: Dataset | None = None, s
 def _weights(work: ir.Model, options: PruneOptions, data: Dataset | None, stage: Stage) -> Edit:
     """Zero single weights of a model, in place."""
     before = {
-        "params_before": allocation.parameters(work),
+        "params_before": parameters.count(work),
         "compressed_bytes_before": packed_bytes(packed(work)),
     }
     changed, skipped, sparsity = sparsify(work, options, _evidence(work, options, data, stage))
@@ -130,7 +130,7 @@ def _channels(work: ir.Model, options: PruneOptions, data: Dataset | None, few: 
     with stage("see how far it can go", None):
         options, groups, skipped = _rounded(analysis, options, asked, least)
     facts: dict[str, Any] = {
-        "params_before": allocation.parameters(work),
+        "params_before": parameters.count(work),
         "macs_before": graph.total_macs(work),
         "groups": len(groups),
         "groups_skipped": len(analysis.groups) - len(groups),
@@ -171,7 +171,7 @@ def _channels(work: ir.Model, options: PruneOptions, data: Dataset | None, few: 
         )
     macs = graph.total_macs(work)
     facts |= {
-        "params_after": allocation.parameters(work),
+        "params_after": parameters.count(work),
         "macs_after": macs,
         "macs_ratio": macs / facts["macs_before"] if facts["macs_before"] else 1.0,
         "channels_after": facts["channels_before"] - removed,

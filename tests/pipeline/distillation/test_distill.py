@@ -23,6 +23,7 @@ import torch
 from onnxpress import artifact, graph, runner
 from onnxpress.distillation import processes
 from onnxpress.distillation.distill import distill
+from onnxpress.distillation.loop import Training
 from onnxpress.distillation.options import DistillOptions
 from onnxpress.errors import DataError, ModelError, UsageError
 from onnxpress.progress import Progress
@@ -240,6 +241,33 @@ def test_a_killed_run_resumes_with_the_same_bits(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_interrupted_command_says_how_to_go_on(
+    tmp_path: Path, compress: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    student, teacher, data = saved(tmp_path)
+    save = Training._save
+
+    def interrupted(*arguments: Any) -> None:
+        save(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Training, "_save", interrupted)
+    words = ["distill", student, "--teacher", teacher, "--data", data, "-o", tmp_path / "o.onnx", "--steps", 40]
+    ended = compress(*words)
+    assert ended.code == 130 and not (tmp_path / "o.onnx").exists()
+    assert f"{tmp_path / 'o.onnx.checkpoint'}: give the same command with --resume" in ended.err
+    monkeypatch.undo()
+    assert compress(*words, "--resume").code == 0
+
+
+def test_a_training_that_improves_nothing_says_so(tmp_path: Path, compress: Callable[..., Any]) -> None:
+    _, teacher, data = saved(tmp_path)
+    words = ["--teacher", teacher, "--data", data, "--steps", 3, "--learning-rate", 10, "--augment", "none"]
+    ended = compress("distill", teacher, *words, "-o", tmp_path / "o.onnx")  # nothing is nearer to it than itself
+    assert ended.code == 0, ended.err
+    assert "nothing improved: the weights in" in ended.out
+
+
 def test_labels_take_part_when_asked_for() -> None:
     edit = distill(network(seed=5), network(), options(labels=1.0, features=0, held_out=0), samples(labels=True))
     losses = [entry["loss"] for entry in edit.facts["history"][1:]]
@@ -428,6 +456,7 @@ def test_two_processes_have_the_loss_curve_of_one(tmp_path: Path, compress: Call
         [*launcher, "onnxpress", *words, "-o", tmp_path / "two.onnx", "--json", "-"],
         check=True, capture_output=True, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}, timeout=600,
     )  # fmt: skip
+    assert b"onnxpress" not in ended.stderr and b"reducer" not in ended.stderr, ended.stderr.decode()
     documents = json.loads((tmp_path / "one.json").read_text()), json.loads(ended.stdout)  # one process has spoken
     one, two = (
         [[entry["loss"] or 0, entry["held_out"]] for entry in document["facts"]["history"]] for document in documents

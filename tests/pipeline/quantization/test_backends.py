@@ -118,6 +118,14 @@ def test_backends_know_static_int8_only() -> None:
         quantize(graphs.residual(), QuantizeOptions(backend="neural-compressor"), graphs.normal((4, 8, 6, 6)))
 
 
+def test_neural_compressor_says_what_it_takes(compress: Callable[..., Any], tmp_path: Path) -> None:
+    words = ["-o", tmp_path / "o.onnx", "--calibration", "zoo:digits/calibration"]
+    ended = compress("quantize", "model.onnx", *words, "--backend", "neural-compressor")
+    assert ended.code == 2 and "model model.onnx: backend neural-compressor quantizes PyTorch models" in ended.err
+    ended = compress("quantize", "model.onnx", *words, "--input", "x:float32:N,3")
+    assert ended.code == 2 and "--input describes a PyTorch source" in ended.err
+
+
 def test_a_failure_of_onnxruntimes_quantizer_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     from onnxruntime.quantization import QDQQuantizer
 
