@@ -18,8 +18,8 @@ from onnxpress import artifact, graph
 from onnxpress.errors import DataError, UsageError, did_you_mean
 from onnxpress.evaluation import metrics
 from onnxpress.evaluation.fidelity import Fidelity, without_padding
-from onnxpress.evaluation.flips import by_class, flips
-from onnxpress.evaluation.paired import bootstrap, newcombe
+from onnxpress.evaluation.flips import by_class, flips, worst_class
+from onnxpress.evaluation.paired import drop_interval, share_interval, tango, two_values, value_interval
 from onnxpress.running import over
 from onnxpress.session import SessionOptions, open_session
 from onnxpress_calibration.dataset import LABELS, Dataset, samples_in
@@ -95,6 +95,7 @@ def evaluate(
                 "cosine_p01": fidelity[name].cosine_p01,
                 "non_finite": fidelity[name].non_finite,
                 "sqnr_db": None if name == baseline else fidelity[name].sqnr_db,
+                "ci95": fidelity[name].intervals(),
             }
             for name in models
         ],
@@ -104,7 +105,7 @@ def evaluate(
         truth = np.concatenate(labels)
         per_sample = {name: np.concatenate(parts) for name, parts in scores.items()}
         values = {name: built_in.aggregate(each, truth) for name, each in per_sample.items()}
-        _add_metric(document, metric or "", built_in, values, per_sample, truth)
+        _add_metric(document, metric or "", built_in, values, per_sample, truth, classes=truth)
     elif metric is not None:
         sessions = {name: open_session(model, options) for name, model in models.items()}
         add_user_metric(document, metric, user_results(metric, sessions), half)
@@ -138,6 +139,8 @@ def _add_metric(
     values: Mapping[str, float],
     per_sample: Mapping[str, Array],
     labels: Array,
+    *,
+    classes: Array | None,
 ) -> None:
     document["metric"] = {"name": name, "unit": metric.UNIT, "higher_is_better": True}
     document["per_sample"] = {variant: each.tolist() for variant, each in per_sample.items()}
@@ -146,9 +149,15 @@ def _add_metric(
     for variant in document["variants"]:
         identifier = variant["id"]
         variant["value"] = values[identifier]
+        candidate = per_sample[identifier]
+        pair = None if metric.SCALE is None else two_values(reference, candidate)
+        variant["ci95"]["value"] = (
+            value_interval(candidate, labels, metric.aggregate).ci95
+            if pair is None
+            else [(metric.SCALE or 1) * end for end in share_interval(candidate, *pair)]
+        )
         if identifier == baseline:
             continue
-        candidate = per_sample[identifier]
         comparison: dict[str, Any] = {
             "baseline": baseline,
             "candidate": identifier,
@@ -156,21 +165,24 @@ def _add_metric(
             "samples": len(candidate),
             "drop": values[baseline] - values[identifier],
         }
-        if metric.PROPORTION:
-            right, still = reference > 0.5, candidate > 0.5
+        if pair is None:
+            ends = drop_interval(reference, candidate, labels, metric.aggregate)
+            comparison |= {"ci95": ends.ci95, "why": ends.why, "method": "paired/bootstrap-t"}
+            comparison |= {"lost": None, "won": None}
+        else:
+            right, still = reference == pair[1], candidate == pair[1]
             lost, won = int((right & ~still).sum()), int((~right & still).sum())
-            interval = newcombe(int((right & still).sum()), lost, won, int((~right & ~still).sum()))
+            scale = (metric.SCALE or 1) * (pair[1] - pair[0])
             comparison |= {
-                "ci95": [100 * end for end in interval],
-                "method": "paired/newcombe",
+                "ci95": [scale * float(end) for end in tango(lost, won, len(right))],
+                "why": "",
+                "method": "paired/tango",
                 "lost": lost,
                 "won": won,
-                "classes": by_class(right, still, labels),
-                "flips": flips(right, still, labels),
+                "classes": by_class(right, still, classes),
+                "worst_class": worst_class(right, still, classes),
+                "flips": flips(right, still, classes),
             }
-        else:
-            interval = bootstrap(reference, candidate, labels, metric.aggregate)
-            comparison |= {"ci95": list(interval), "method": "paired/bootstrap", "lost": None, "won": None}
         document["comparisons"].append(comparison)
 
 
@@ -200,9 +212,10 @@ def user_results(text: str, sessions: Mapping[str, Any]) -> dict[str, Any]:
 def add_user_metric(document: dict[str, Any], text: str, results: Mapping[str, Any], half: int | None = None) -> None:
     """Add `user_results` to an evaluation, of every second sample only where ``half`` says so (numbers have none)."""
     name, part = text.rpartition(":")[2], slice(half, None, None if half is None else 2)
-    first = results[document["baseline"]]
+    first, classes = results[document["baseline"]], None
     if isinstance(first, Mapping):
         metric, labels = metrics.metric(first["metric"]), np.asarray(first["labels"])[part]
+        classes = labels
         scores = {
             variant: metric.score(np.asarray(result["output"])[part], labels) for variant, result in results.items()
         }
@@ -212,8 +225,11 @@ def add_user_metric(document: dict[str, Any], text: str, results: Mapping[str, A
     else:
         _add_point_metric(document, name, {variant: float(result) for variant, result in results.items()})
         return
+    for variant, each in scores.items():
+        if len(each) != len(labels):
+            raise DataError(f"metric {text}: gives {len(each)} values for {variant!r}, {len(labels)} were expected.")
     values = {variant: metric.aggregate(each, labels) for variant, each in scores.items()}
-    _add_metric(document, name, metric, values, scores, labels)
+    _add_metric(document, name, metric, values, scores, labels, classes=classes)
 
 
 def _add_point_metric(document: dict[str, Any], name: str, values: Mapping[str, float]) -> None:
@@ -226,4 +242,5 @@ def _add_point_metric(document: dict[str, Any], name: str, values: Mapping[str, 
         if identifier != baseline:
             comparison = {"baseline": baseline, "candidate": identifier, "metric": f"accuracy.{name}", "samples": None}
             comparison |= {"drop": values[baseline] - values[identifier], "ci95": None, "method": "point"}
+            comparison["why"] = "the metric gives one number for all samples: return one for each, to get an interval"
             document["comparisons"].append(comparison | {"lost": None, "won": None})

@@ -9,6 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from onnxpress.evaluation.metrics import mean
+from onnxpress.evaluation.paired import LEAST_SAMPLES, mean_interval, percentile_interval, value_interval, wilson
+
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
@@ -39,8 +42,10 @@ def without_padding(outputs: Mapping[str, Array], feeds: Mapping[str, Array]) ->
 class Fidelity:
     """Sums over all samples seen so far, per output."""
 
-    signal: dict[str, float] = field(default_factory=dict)
-    noise: dict[str, float] = field(default_factory=dict)
+    signal: dict[str, list[Array]] = field(default_factory=dict)
+    """Squares of each output, summed by sample, by batch."""
+    noise: dict[str, list[Array]] = field(default_factory=dict)
+    """Squares of the differences."""
     cosines: list[float] = field(default_factory=list)
     agreed: int = 0
     non_finite: int = 0
@@ -58,8 +63,8 @@ class Fidelity:
             self.non_finite += int(np.count_nonzero(~np.isfinite(outputs[name])))
             wanted = expected.reshape(len(expected) if expected.ndim else 1, -1).astype(np.float64)
             given = outputs[name].reshape(wanted.shape).astype(np.float64)
-            self.signal[name] = self.signal.get(name, 0.0) + float((wanted**2).sum())
-            self.noise[name] = self.noise.get(name, 0.0) + float(((wanted - given) ** 2).sum())
+            self.signal.setdefault(name, []).append((wanted**2).sum(1))
+            self.noise.setdefault(name, []).append(((wanted - given) ** 2).sum(1))
             if index == 0:
                 lengths = np.linalg.norm(wanted, axis=1) * np.linalg.norm(given, axis=1)
                 dots = (wanted * given).sum(1)
@@ -73,12 +78,38 @@ class Fidelity:
     @property
     def sqnr_db(self) -> float | None:
         """Signal-to-quantization-noise ratio of the worst output, dB; None without float outputs or without noise."""
-        ratios = [
-            10 * math.log10(signal / self.noise[name])
-            for name, signal in self.signal.items()
-            if signal > 0 and self.noise[name] > 0
-        ]
-        return min(ratios, default=None)
+        return min(self._ratios().values(), default=None)
+
+    def _ratios(self) -> dict[str, float]:
+        sums = {
+            name: (float(np.concatenate(each).sum()), float(np.concatenate(self.noise[name]).sum()))
+            for name, each in self.signal.items()
+        }
+        return {
+            name: 10 * math.log10(signal / noise) for name, (signal, noise) in sums.items() if signal > 0 and noise > 0
+        }
+
+    def intervals(self) -> dict[str, list[float] | None]:
+        """Return the 95 % intervals of ``agreement_pct, cosine, cosine_p01, sqnr_db``; None where there is none."""
+        cosines = np.array(self.cosines)
+        known = len(cosines) > 0 and bool(np.isfinite(cosines).all())
+        agreed = [100 * end for end in wilson(self.agreed, self.compared)] if self.compared else None
+        return {
+            "agreement_pct": agreed,
+            "cosine": value_interval(cosines, cosines, mean.aggregate).ci95 if known else None,
+            "cosine_p01": percentile_interval(cosines, 0.01).ci95 if known else None,
+            "sqnr_db": self._sqnr_interval(),
+        }
+
+    def _sqnr_interval(self) -> list[float] | None:
+        ratios = self._ratios()
+        if not ratios:
+            return None
+        worst = min(ratios, key=lambda name: ratios[name])
+        signal, noise = np.concatenate(self.signal[worst]), np.concatenate(self.noise[worst])
+        # What a sample adds to the logarithm of a quotient of two means, to first order.
+        parts = ratios[worst] + 10 / math.log(10) * (signal / signal.mean() - noise / noise.mean())
+        return mean_interval(parts, ratios[worst]).ci95 if len(parts) >= LEAST_SAMPLES else None
 
     @property
     def cosine(self) -> float | None:

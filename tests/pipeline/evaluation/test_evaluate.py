@@ -10,6 +10,7 @@ import pytest
 from onnxpress import artifact
 from onnxpress.errors import DataError, UsageError
 from onnxpress.evaluation.evaluate import evaluate
+from onnxpress.evaluation.paired import tango
 from onnxpress_calibration.dataset import Dataset
 
 TEXT = """<ir_version: 8, opset_import: ["": 17]> g (float[N,3] x) => (float[N,3] y)
@@ -38,7 +39,7 @@ def test_top1_in_pairs(models: dict[str, Path]) -> None:
     assert values == {"float": pytest.approx(500 / 6), "int8": pytest.approx(500 / 6)}
     (comparison,) = document["comparisons"]
     assert (comparison["lost"], comparison["won"], comparison["drop"]) == (1, 1, 0)
-    assert comparison["ci95"][0] < 0 < comparison["ci95"][1] and comparison["method"] == "paired/newcombe"
+    assert comparison["ci95"][0] < 0 < comparison["ci95"][1] and comparison["method"] == "paired/tango"
     assert document["per_sample"]["float"] == [1, 1, 1, 1, 1, 0]
     assert document["variants"][1]["agreement_pct"] == pytest.approx(400 / 6)
 
@@ -64,10 +65,14 @@ METRICS = """
 import numpy as np
 X = np.ones((4, 3), np.float32)
 def number(session): return float(session.run(None, {"x": X})[0].sum())
-def each(session): return session.run(None, {"x": X})[0].sum(1) + np.arange(4)
+N = np.arange(40.0)
+def each(session): return session.run(None, {"x": X})[0][0].sum() * (1 + N % 7)
+def right(session): return session.run(None, {"x": X})[0][0, 2] * (N % 10 + 1) > 0.05
+def percent(session): return 100.0 * right(session)
 def ranked(session):
-    output = session.run(None, {"x": X})[0][:, 2] * np.array([1, 2, 3, 4])
-    return {"metric": "spearman", "output": output, "labels": np.arange(4)}
+    output = session.run(None, {"x": X})[0][0, 2]
+    return {"metric": "spearman", "output": N + (1 - output) * 30 * np.sin(N), "labels": N}
+def uneven(session): return np.ones(3 + int(session.run(None, {"x": X})[0][0, 2]))
 def broken(session): return 1 / 0
 def two(session, more): return 0
 """
@@ -75,7 +80,13 @@ def two(session, more): return 0
 
 @pytest.mark.parametrize(
     ("name", "value", "method"),
-    [("number", 12, "point"), ("each", 4.5, "paired/bootstrap"), ("ranked", 100, "paired/bootstrap")],
+    [
+        ("number", 12, "point"),
+        ("each", 11.625, "paired/bootstrap-t"),
+        ("ranked", 100, "paired/bootstrap-t"),
+        ("right", 1, "paired/tango"),
+        ("percent", 100, "paired/tango"),
+    ],
 )
 def test_a_users_metric(models: dict[str, Path], tmp_path: Path, name: str, value: float, method: str) -> None:
     (tmp_path / "metrics.py").write_text(METRICS)
@@ -84,11 +95,27 @@ def test_a_users_metric(models: dict[str, Path], tmp_path: Path, name: str, valu
     assert document["metric"]["name"] == name
     (comparison,) = document["comparisons"]
     assert comparison["method"] == method and (comparison["ci95"] is None) == (method == "point")
+    assert bool(comparison["why"]) == (method == "point")
+    if method == "paired/tango":
+        unit = 100 if name == "percent" else 1
+        assert (comparison["lost"], comparison["won"], comparison["drop"]) == (20, 0, pytest.approx(0.5 * unit))
+        assert comparison["ci95"] == [unit * float(end) for end in tango(20, 0, 40)]
+        assert comparison["classes"] == [] and comparison["worst_class"] is None  # it has no labels
+
+
+def test_equal_samples_of_a_users_proportion_prove_little(models: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "metrics.py").write_text("import numpy as np\ndef right(session): return np.ones(20)\n")
+    document = evaluate(models, baseline="float", data=data(), metric=f"{tmp_path}/metrics.py:right")
+    (comparison,) = document["comparisons"]
+    assert comparison["ci95"] == pytest.approx([-0.161, 0.161], abs=1e-3)
+    assert document["variants"][1]["ci95"]["value"] == pytest.approx([0.839, 1], abs=1e-3)
 
 
 def test_a_users_metric_that_fails(models: dict[str, Path], tmp_path: Path) -> None:
     (tmp_path / "metrics.py").write_text(METRICS)
     with pytest.raises(DataError, match="fails on 'float': ZeroDivisionError"):
         evaluate(models, baseline="float", data=data(), metric=f"{tmp_path}/metrics.py:broken")
+    with pytest.raises(DataError, match="gives 3 values for 'int8', 4 were expected"):
+        evaluate(models, baseline="float", data=data(), metric=f"{tmp_path}/metrics.py:uneven")
     with pytest.raises(UsageError, match="must take one argument"):
         evaluate(models, baseline="float", data=data(), metric=f"{tmp_path}/metrics.py:two")

@@ -15,9 +15,8 @@ def test_contract(name: str) -> None:
     values = metric.score(output, labels)
     assert values.shape == (20,) and values.dtype == np.float64
     assert isinstance(metric.aggregate(values, labels), float)
-    if metric.PROPORTION:
-        assert set(values) <= {0.0, 1.0}
-        assert metric.aggregate(values, labels) == pytest.approx(100 * values.mean())
+    if metric.SCALE is not None:
+        assert metric.aggregate(values, labels) == pytest.approx(metric.SCALE * values.mean())
 
 
 def test_top1_and_top5() -> None:

@@ -5,7 +5,7 @@ A metric is a module with
 * ``UNIT``: of the value and of a drop;
 * ``score(output, labels) -> values``: one number per sample, so that two models are compared on the same samples;
 * ``aggregate(values, labels) -> float``: the value reported;
-* ``PROPORTION``: True where each score is 0 or 1 and the value is their mean in percent.
+* ``SCALE``: the value is this times the mean of the scores; None where it is no mean.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Metric(Protocol):
     """What a metric's module offers."""
 
     UNIT: str
-    PROPORTION: bool
+    SCALE: float | None
 
     def score(self, output: Array, labels: Array) -> Array:
         """Return one number per sample, float64 [N], from the model's first output [N, …] and the labels [N]."""

@@ -10,7 +10,7 @@ import numpy as np
 from onnxpress.evaluation.metrics import Array
 
 UNIT = "x100"
-PROPORTION = False
+SCALE = None
 
 
 def score(output: Array, labels: Array) -> Array:  # noqa: ARG001 - the contract's

@@ -7,7 +7,7 @@ import numpy as np
 from onnxpress.evaluation.metrics import Array
 
 UNIT = "%"
-PROPORTION = True
+SCALE = 100.0
 K = 5
 
 

@@ -1,0 +1,28 @@
+import math
+
+import pytest
+from scipy import stats
+
+from onnxpress.intervals import Z95, place_above, student
+
+
+@pytest.mark.parametrize("confidence", [0.9, 0.95, 0.99, 0.997])
+@pytest.mark.parametrize("freedom", [1, 2, 3, 4, 5, 10, 29, 500])
+def test_student_as_scipy_computes_it(confidence: float, freedom: int) -> None:
+    assert student(confidence, freedom) == pytest.approx(stats.t.ppf((1 + confidence) / 2, freedom))
+
+
+def test_student_nears_the_normal_distribution() -> None:
+    assert Z95 < student(0.95, 10**6) == student(0.95, 1000) < 1.0015 * Z95
+
+
+@pytest.mark.parametrize("share", [0.5, 0.9, 0.99])
+@pytest.mark.parametrize("count", [10, 59, 300, 5000])
+def test_so_few_above_a_percentile_would_be_a_surprise(share: float, count: int) -> None:
+    place = place_above(count, share, 0.05)
+    chance = stats.binom(count, 1 - share).cdf
+    if place is None:
+        assert chance(0) > 0.05
+    else:
+        assert chance(place) <= 0.05 < chance(place + 1)
+    assert place_above(math.ceil(math.log(0.05) / math.log(share)), share, 0.05) == 0
