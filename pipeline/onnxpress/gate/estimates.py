@@ -15,7 +15,11 @@ from onnxpress.units import UnitError, format_bytes, format_count, format_ms, fo
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """A number, with its 95% interval and what the interval rests on; without one, both ends are the number."""
+    """A number with its 95% interval, and what that rests on.
+
+    What is the same however often it is measured (a size, a count) is `exact`: both ends are the number. What is not,
+    and has no interval, is `open`: it decides nothing.
+    """
 
     value: float
     low: float
@@ -25,16 +29,32 @@ class Estimate:
     counted: str = ""
     differed: bool = True
     """False when candidate and baseline gave the same answer on every sample."""
+    why: str = ""
+    """Why there is no interval."""
 
     @classmethod
     def exact(cls, value: float) -> Estimate:
-        """Return a number without an interval."""
+        """Return a number that is the same however often it is measured."""
         return cls(value=value, low=value, high=value)
+
+    @classmethod
+    def open(cls, value: float, why: str) -> Estimate:
+        """Return a number without an interval, and why."""
+        return cls(value=value, low=-math.inf, high=math.inf, why=why)
+
+    @classmethod
+    def sampled(
+        cls, value: float, ci95: Sequence[float] | None, why: str, count: int = 0, counted: str = ""
+    ) -> Estimate:
+        """Return a number that was measured on samples: with its interval, or open."""
+        if ci95 is None:
+            return cls.open(value, why)
+        return cls(value=value, low=ci95[0], high=ci95[1], count=count, counted=counted)
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """Both ends; None for a number without an interval."""
-        return None if self.low == self.high == self.value else (self.low, self.high)
+        """Both ends; None for a number that is exact or open."""
+        return None if self.why or self.low == self.high == self.value else (self.low, self.high)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,9 +98,18 @@ class Subject:
         """Return a fact of the model; None when it was not found out."""
         return _estimate(self.report.variant(self.variant), path)
 
-    def quality(self, *path: str) -> Estimate | None:
-        """Return a number of the evaluation; None when it was not measured."""
-        return _estimate(self.report.quality(self.variant), path)
+    def counted(self, name: str) -> Estimate | None:
+        """Return a count of the evaluation; None when it was not measured."""
+        return _estimate(self.report.quality(self.variant), (name,))
+
+    def quality(self, name: str) -> Estimate | None:
+        """Return a number of the evaluation with its interval; None when it was not measured."""
+        found, exact = self.report.quality(self.variant), self.counted(name)
+        if found is None or exact is None:
+            return None
+        samples = self.report.evaluation["data"]["samples"] if self.report.evaluation else 0
+        why = f"no interval: too few of the {samples} samples differ, or there are too few"
+        return Estimate.sampled(exact.value, (found.get("ci95") or {}).get(name), why)
 
     def speed(self, *path: str) -> Estimate | None:
         """Return a number of the benchmark; None when it was not measured."""

@@ -1,9 +1,10 @@
 """The gate: judge every variant of a report by every rule of a policy.
 
-A bound is judged on the 95% interval where the measurement has one. All of the interval within the bound passes; all
-of it beyond fails; a bound inside the interval is inconclusive, and the check says about how many more samples or pairs
-would decide. For accuracy this is a paired non-inferiority test, for latency a test on paired blocks. Numbers without
-an interval (a size, a node count) are judged as they are.
+Every bound is judged on a 95% interval (`_verdict`). All of the interval within the bound passes; all of it beyond
+fails; a bound inside the interval is inconclusive, and the check says about how many more samples or pairs would
+decide. For accuracy this is a paired non-inferiority test, for latency a test on paired blocks. A number that is the
+same however often it is measured (a size, a node count) is an interval without width; one that was measured too little
+for an interval decides nothing.
 """
 
 from __future__ import annotations
@@ -202,7 +203,7 @@ class _Judge:
         if noisy and judged:
             reason = "the host was too noisy to decide: measure again on a quiet one"
             return _Finding(verdict="inconclusive", level=_least(rule.level, settings.unfit_host), reason=reason)
-        open_ = [_what_would_decide(limit, one) for verdict, limit, one in judged if verdict == "inconclusive"]
+        open_ = [self.what_would_decide(limit, one) for verdict, limit, one in judged if verdict == "inconclusive"]
         open_ = open_ or [text for _, _, one in judged if (text := self.too_few(one))]
         if open_:
             level = _least(rule.level, rule.inconclusive or settings.inconclusive)
@@ -238,6 +239,25 @@ class _Judge:
         if estimate.count >= least:
             return ""
         return f"rests on {estimate.count} {estimate.counted}, the policy wants {least}"
+
+    def what_would_decide(self, limit: Limit, estimate: Estimate) -> str:
+        """Say what the interval can tell apart, and about how many samples or pairs would decide."""
+        if estimate.why:
+            return estimate.why
+        if not estimate.count:
+            ends = f"{self.kind.unit.show(estimate.low)} to {self.kind.unit.show(estimate.high)}"
+            inside = f" of {ends}" if BOUNDS[limit.name].against == "nothing" else ""
+            return f"{limit} lies inside the interval{inside}"
+        below = estimate.value <= limit.value
+        half_width = estimate.high - estimate.value if below else estimate.value - estimate.low
+        resolution = f"{half_width:.2f} pp" if limit.name == "max_drop" else format_ratio(half_width)
+        # The upper end of a rate that was never seen shrinks with the count itself, others with its square root.
+        power = 2 if estimate.differed else 1
+        count = needed(estimate.count, half_width, abs(limit.value - estimate.value), power=power)
+        advice = (
+            f"about {count} would decide {limit}" if count else f"the measured value is too near to {limit} to decide"
+        )
+        return f"{estimate.count} {estimate.counted} resolve {resolution}; {advice}"
 
     def waive(self, finding: _Finding, waiver: Waiver, today: date) -> _Finding:
         issue = f", {waiver.issue}" if waiver.issue else ""
@@ -285,20 +305,6 @@ def _resolution(reading: Reading) -> str:
     if change is None or change.interval is None or change.counted != "samples":
         return ""
     return f"{change.count} samples resolve {change.high - change.value:.2f} pp"
-
-
-def _what_would_decide(limit: Limit, estimate: Estimate) -> str:
-    """Say what the interval can tell apart, and about how many samples or pairs would decide."""
-    if not estimate.count:
-        return f"{limit} lies inside the interval"
-    below = estimate.value <= limit.value
-    half_width = estimate.high - estimate.value if below else estimate.value - estimate.low
-    resolution = f"{half_width:.2f} pp" if limit.name == "max_drop" else format_ratio(half_width)
-    # The upper end of a rate that was never seen shrinks with the count itself, other intervals with its square root.
-    power = 2 if estimate.differed else 1
-    count = needed(estimate.count, half_width, abs(limit.value - estimate.value), power=power)
-    advice = f"about {count} would decide {limit}" if count else f"the measured value is too near to {limit} to decide"
-    return f"{estimate.count} {estimate.counted} resolve {resolution}; {advice}"
 
 
 def _least(*levels: Level) -> Level:

@@ -91,15 +91,15 @@ def _rule(name: str, level: Level, kind: Kind, readings: Sequence[Reading], head
 
 
 def _bounds(kind: Kind, readings: Sequence[Reading], headroom: float) -> Iterator[tuple[str, str]]:
-    values = [reading.value for reading in readings if reading.value is not None]
-    changes = [reading.change for reading in readings if reading.change is not None]
-    if len(values) < len(readings):
-        return
+    values = [reading.value for reading in readings if reading.value is not None and not reading.value.why]
+    changes = [reading.change for reading in readings if reading.change is not None and not reading.change.why]
     if "max_drop" in kind.bounds:
         if len(changes) == len(readings):
             worst = max(change.high for change in changes)
             allowed = math.ceil(10 * max(LEAST_DROP, worst)) / 10
             yield "max_drop", f"{allowed:.1f}pp" if kind.unit is PERCENT else f"{max(0.0, worst) * (1 + headroom):.4g}"
+        return
+    if len(values) < len(readings):
         return
     if "max" in kind.bounds:
         yield "max", _room_above(kind, max(value.high for value in values), headroom)

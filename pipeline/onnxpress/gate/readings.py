@@ -59,15 +59,10 @@ def accuracy(name: str) -> Read:
             return Reading()
         if name != (metric["name"] if metric["name"] in BUILTIN_METRICS else CUSTOM_METRIC):
             return Reading()
-        low, high = change["ci95"] or (change["drop"], change["drop"])
-        drop = Estimate(
-            value=change["drop"],
-            low=low,
-            high=high,
-            count=change["samples"] or 0,
-            counted="samples",
-            differed=change["lost"] != 0 or change["won"] != 0,
+        drop = Estimate.sampled(
+            change["drop"], change["ci95"], change.get("why") or "no interval", change["samples"] or 0, "samples"
         )
+        drop = replace(drop, differed=change["lost"] != 0 or change["won"] != 0)
         text = f"{score(value.value, metric['unit'])}, drop {drop_within(drop.value, drop.interval, metric['unit'])}"
         return Reading(value=value, change=drop, text=text)
 
@@ -75,21 +70,19 @@ def accuracy(name: str) -> Read:
 
 
 def worst_class(subject: Subject, _unit: Unit) -> Reading:
-    """Read the paired drop of the class that lost most."""
-    change = subject.report.quality_change(subject.variant)
-    classes = (change or {}).get("classes") or ()
-    if not classes:
+    """Read the paired drop of the class that lost most, whose interval allows for its having been picked."""
+    worst = (subject.report.quality_change(subject.variant) or {}).get("worst_class")
+    if not worst:
         return Reading()
-    worst = max(classes, key=lambda each: each["drop"])
-    low, high = worst["ci95"]
-    drop = Estimate(value=worst["drop"], low=low, high=high, count=worst["samples"], counted="samples")
-    return Reading(change=drop, text=f"class {worst['label']}: drop {drop_within(drop.value, drop.interval, '%')}")
+    drop = Estimate.sampled(worst["drop"], worst["ci95"], "", worst["samples"], "samples")
+    text = f"class {worst['label']} of {worst['classes']}: drop {drop_within(drop.value, drop.interval, '%')}"
+    return Reading(change=drop, text=text)
 
 
 def sqnr(subject: Subject, unit: Unit) -> Reading:
     """Read the signal-to-noise ratio; outputs that are equal have no noise."""
     value = subject.quality("sqnr_db")
-    if value is None and subject.quality("cosine") is not None:
+    if value is None and subject.counted("cosine") is not None:
         return Reading(value=Estimate.exact(math.inf), text="no noise")
     return _reading(subject, unit, value, None)
 

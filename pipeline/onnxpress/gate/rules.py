@@ -18,7 +18,8 @@ provenance.calibration_disjoint_from_eval  none                           whethe
 accuracy.METRIC                            min, max_drop, max_fall        top1, top5, spearman or custom (a metric of
                                                                           one's own, whose bounds are bare numbers); the
                                                                           drop is paired by sample
-accuracy.worst_class                       max_drop                       the class whose accuracy drops most
+accuracy.worst_class                       max_drop                       the class whose accuracy drops most, of all
+                                                                          classes together
 fidelity.agreement                         min, max_fall                  share of samples with the baseline's answer
 fidelity.cosine, fidelity.cosine_p01       min, max_fall                  cosine between the outputs and the baseline's:
                                                                           mean, and that of the worst percent of samples
@@ -229,7 +230,7 @@ RULES = {
     "fidelity.cosine": _fidelity(alone(_quality("cosine")), FRACTION),
     "fidelity.cosine_p01": _fidelity(alone(_quality("cosine_p01")), FRACTION),
     "fidelity.sqnr_db": _fidelity(readings.sqnr, DECIBELS),
-    "fidelity.nan_inf": _graph(_quality("non_finite"), "max", needs="evaluation"),
+    "fidelity.nan_inf": _graph(lambda one: one.counted("non_finite"), "max", needs="evaluation"),
     "graph.cpu_fallback_nodes": _graph(_speed("cpu_fallback_nodes"), "max", needs="bench"),
     "memory.arena_peak": _bench(_speed("memory", "arena_peak_bytes"), BYTES),
     "memory.device": _bench(_speed("memory", "device_bytes"), BYTES),

@@ -265,7 +265,7 @@ def resources(report: Report) -> Table:
 def classes(report: Report) -> Table:
     """Return the classes that lose most."""
     return Table(
-        caption="Classes whose accuracy drops most, each with the paired 95% interval of its own few samples.",
+        caption="Classes whose accuracy drops most, with paired 95% intervals that hold for all classes together.",
         headings=("variant", "class", "samples", "drop [95%]", "lost / won"),
         words=2,
         rows=tuple(

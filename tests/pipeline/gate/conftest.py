@@ -70,7 +70,21 @@ def report() -> Report:
             "metric": {"name": "top1", "unit": "%", "higher_is_better": True},
             "variants": [
                 {"id": "float", "value": 98.0, "agreement_pct": 100.0, "cosine": 1.0, "sqnr_db": None},
-                {"id": "int8", "value": 97.5, "agreement_pct": 99.0, "cosine": 0.999, "sqnr_db": 33.0},
+                {
+                    "id": "int8",
+                    "value": 97.5,
+                    "agreement_pct": 99.0,
+                    "cosine": 0.999,
+                    "cosine_p01": 0.98,
+                    "sqnr_db": 33.0,
+                    "ci95": {
+                        "value": [96.5, 98.5],
+                        "agreement_pct": [98.0, 99.5],
+                        "cosine": [0.998, 0.9994],
+                        "cosine_p01": None,
+                        "sqnr_db": [32.0, 34.0],
+                    },
+                },
             ],
             "comparisons": [
                 {
@@ -80,7 +94,8 @@ def report() -> Report:
                     "samples": 1000,
                     "drop": 0.5,
                     "ci95": [-0.1, 1.1],
-                    "method": "paired/newcombe",
+                    "why": "",
+                    "method": "paired/tango",
                     "lost": 7,
                     "won": 2,
                 }

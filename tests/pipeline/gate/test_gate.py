@@ -46,11 +46,16 @@ def with_int8_facts(report: Report, facts: dict[str, Any]) -> Report:
         ("graph.opset: [error, {min: 21, max: 21}]", "pass", "21"),
         ("graph.int8_nodes: [error, {min: 9}]", "fail", "8"),
         ("graph.float_nodes: [error, {max: 1}]", "pass", "1"),
-        ("accuracy.top1: [error, {min: 97%}]", "pass", "97.50%, drop 0.50 [−0.10, 1.10] pp"),
-        ("accuracy.top1: [error, {min: 98%}]", "fail", "97.50%, drop 0.50 [−0.10, 1.10] pp"),
-        ("fidelity.agreement: [error, {min: 99%}]", "pass", "99.00%"),
+        ("accuracy.top1: [error, {min: 96.5%}]", "pass", "97.50%, drop 0.50 [−0.10, 1.10] pp"),
+        ("accuracy.top1: [error, {min: 97%}]", "inconclusive", "97.50%, drop 0.50 [−0.10, 1.10] pp"),
+        ("accuracy.top1: [error, {min: 99%}]", "fail", "97.50%, drop 0.50 [−0.10, 1.10] pp"),
+        ("fidelity.agreement: [error, {min: 98%}]", "pass", "99.00%"),
+        ("fidelity.agreement: [error, {min: 99%}]", "inconclusive", "99.00%"),
+        ("fidelity.agreement: [error, {min: 99.6%}]", "fail", "99.00%"),
+        ("fidelity.cosine_p01: [error, {min: 0.9}]", "inconclusive", "0.98000"),
         ("fidelity.cosine: [error, {min: 0.9995}]", "fail", "0.99900"),
         ("fidelity.sqnr_db: [error, {min: 30 dB}]", "pass", "33.0 dB"),
+        ("fidelity.sqnr_db: [error, {min: 33 dB}]", "inconclusive", "33.0 dB"),
         ("memory.rss_peak: [error, {max: 40 MB}]", "fail", "50.0 MB, 1.00× of float"),
         ("cold_start.first_result: [error, {max: 125 ms}]", "pass", "125 ms, 1.00× of float"),
         ("latency.p50: [error, {max: 1 ms}]", "pass", "1.00 ms, 0.25× [0.24, 0.26] of float"),
@@ -85,8 +90,8 @@ def test_every_rule_reads_its_number(judge: Judge, rule: str, verdict: str, meas
         (0.9, [0.5, 1.3], "inconclusive"),  # the lower end on the limit: not proven worse
         (0.9, [0.51, 1.3], "fail"),
         (-2.0, [-3.0, -1.0], "pass"),
-        (0.5, None, "pass"),  # a metric with one number per model is judged on that number
-        (0.51, None, "fail"),
+        (0.0, None, "inconclusive"),  # one number per model, or too few samples that differ: nothing is known
+        (50.0, None, "inconclusive"),
         (float("nan"), [float("nan"), float("nan")], "missing"),  # a model whose outputs are NaN never passes
     ],
 )
@@ -107,6 +112,19 @@ def test_an_inconclusive_accuracy_says_how_many_samples_would_decide(judge: Judg
     # On the limit no count decides.
     check = judge("accuracy.top1: [error, {max_drop: 0.5pp}]", on=with_drop(report, 0.5, [-0.1, 1.1]))
     assert "too near to max_drop 0.5pp" in check.reason
+
+
+def test_a_number_without_an_interval_says_why(judge: Judge, report: Report) -> None:
+    assert report.evaluation is not None
+    change = report.evaluation["comparisons"][0] | {"ci95": None, "why": "only 4 of 200 samples differ"}
+    known = dataclasses.replace(report, evaluation={**report.evaluation, "comparisons": [change]})
+    check = judge("accuracy.top1: [error, {max_drop: 0.5pp}]", on=known)
+    assert (check.verdict, check.reason) == ("inconclusive", "only 4 of 200 samples differ")
+    assert check.note == ""
+    check = judge("fidelity.agreement: [error, {min: 99%}]")
+    assert check.reason == "min 99% lies inside the interval of 98.00% to 99.50%"
+    check = judge("fidelity.cosine_p01: [error, {min: 0.9}]")
+    assert check.reason == "no interval: too few of the 1000 samples differ, or there are too few"
 
 
 @pytest.mark.parametrize(
@@ -153,8 +171,8 @@ def test_a_metric_of_ones_own_is_judged_in_its_own_unit(judge: Judge, report: Re
     change = report.evaluation["comparisons"][0] | {
         "metric": "accuracy.f1",
         "drop": 0.02,
-        "ci95": None,
-        "samples": None,
+        "ci95": [0.011, 0.029],
+        "samples": 2000,
     }
     own = {
         **report.evaluation,
@@ -165,7 +183,7 @@ def test_a_metric_of_ones_own_is_judged_in_its_own_unit(judge: Judge, report: Re
     changed = dataclasses.replace(report, evaluation=own)
     assert judge("accuracy.custom: [error, {max_drop: 0.03}]", on=changed).verdict == "pass"
     check = judge("accuracy.custom: [error, {max_drop: 0.01}]", on=changed)
-    assert (check.verdict, check.measured) == ("fail", "0.88, drop 0.0200")
+    assert (check.verdict, check.measured) == ("fail", "0.88, drop 0.0200 [0.0110, 0.0290]")
     assert judge("accuracy.top1: [error, {max_drop: 1pp}]", on=changed).verdict == "missing"
 
 
@@ -418,16 +436,16 @@ def test_calibration_and_evaluation_are_disjoint(
     assert judge("provenance.calibration_disjoint_from_eval: error", on=known).verdict == verdict
 
 
-def test_the_worst_class(judge: Judge, report: Report) -> None:
+@pytest.mark.parametrize(
+    ("ci95", "verdict"), [([4.0, 15.0], "fail"), ([3.0, 15.0], "inconclusive"), ([-1.0, 3.0], "pass")]
+)
+def test_the_worst_class(judge: Judge, report: Report, ci95: list[float], verdict: str) -> None:
     assert report.evaluation is not None
-    classes = [
-        {"label": 3, "samples": 100, "drop": 1.0, "ci95": [-1.0, 3.0], "lost": 1, "won": 0},
-        {"label": 7, "samples": 100, "drop": 9.0, "ci95": [4.0, 15.0], "lost": 9, "won": 0},
-    ]
-    change = report.evaluation["comparisons"][0] | {"classes": classes}
+    worst = {"label": 7, "samples": 100, "drop": 9.0, "ci95": ci95, "classes": 10}
+    change = report.evaluation["comparisons"][0] | {"worst_class": worst}
     known = dataclasses.replace(report, evaluation={**report.evaluation, "comparisons": [change]})
     check = judge("accuracy.worst_class: [error, {max_drop: 3pp}]", on=known)
-    assert (check.verdict, check.measured) == ("fail", "class 7: drop 9.00 [4.00, 15.00] pp")
+    assert check.verdict == verdict and check.measured.startswith("class 7 of 10: drop 9.00 [")
     assert judge("accuracy.worst_class: [error, {max_drop: 3pp}]").verdict == "missing"
 
 
