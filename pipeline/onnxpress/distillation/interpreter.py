@@ -42,6 +42,7 @@ LEARNED = {
     "PRelu": (1,),
     "QuantizeLinear": (0,),
     "RMSNormalization": (1,),
+    "SimplifiedLayerNormalization": (1,),
     "Sub": (0, 1),
 }
 """Inputs at which a float initializer is a weight; elsewhere it is a constant of the computation."""

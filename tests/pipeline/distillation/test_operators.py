@@ -222,6 +222,7 @@ def test_normalizations() -> None:
     check("y = LayerNormalization <axis=2>(x, s)", x=X, s=real(5, 7), tolerance=1e-4)
     check("y = GroupNormalization <num_groups=3>(x, s, b)", opset=21, x=X, s=scale, b=bias, tolerance=1e-4)
     check("y = RMSNormalization(x, s)", opset=23, x=X, s=real(7), tolerance=1e-4)
+    check("y = SimplifiedLayerNormalization <axis=-1, epsilon=0.01>(x, s)", opset=17, x=X, s=real(7), tolerance=1e-4)
 
 
 @pytest.mark.parametrize("name", sorted(name for name in OPERATORS if name.startswith("Reduce")))

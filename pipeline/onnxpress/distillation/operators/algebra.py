@@ -74,6 +74,7 @@ def _layer_norm(node: ir.Node) -> Function:
 
 
 def _rms_norm(node: ir.Node) -> Function:
+    only_first_output(node)
     axis, epsilon = node.attributes.get_int("axis", -1), number(node, "epsilon", 1e-5)
     return lambda x, scale: F.rms_norm(x, x.shape[axis:], eps=epsilon) * scale
 
@@ -181,6 +182,7 @@ OPERATORS: dict[str, Make] = {
     "ReduceProd": _reduction(_product),
     "ReduceSum": _reduction(lambda x, axes, keep: x.sum(axes, keep)),
     "ReduceSumSquare": _reduction(lambda x, axes, keep: x.square().sum(axes, keep)),
+    "SimplifiedLayerNormalization": _rms_norm,
     "Softmax": _softmax(log=False),
     "TopK": _top_k,
 }

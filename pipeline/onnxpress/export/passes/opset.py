@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 
 from onnxpress import graph
 from onnxpress.errors import ModelError, UsageError
 from onnxpress.export.passes.form import OPSET
+from onnxpress.export.passes.shapes import infer
 from onnxpress.export.protos import check, with_weights, without_weights
 
 MINIMUM = 13
@@ -18,6 +20,10 @@ BATCHED_SCAN = 9
 """The first operator set whose Scan has no batch axis; onnx's converter takes it off the model's inputs, too."""
 FREE_RESIZE = 11
 """The first operator set in which Resize has a choice of coordinates, with another default than the one before."""
+GROUPED = 21
+"""The first operator set in which GroupNormalization has a scale per channel; onnx's converter leaves one per group."""
+ASIDE = "aside"
+"""A domain for operators that onnx does not know, while it converts the others."""
 IR_VERSIONS = {13: 8, 19: 9, 21: 10, 23: 11, 24: 12, 25: 13, 28: 14}
 """From which operator set on which IR version is needed (github.com/onnx/onnx, docs/Versioning.md)."""
 
@@ -53,7 +59,10 @@ def convert(model: ir.Model, opset: int) -> ir.Model:
             f"model again with opset {BATCHED_SCAN} or newer."
         )
     try:
-        converted = with_weights(onnx.version_converter.convert_version(without_weights(model), opset), model)
+        proto = onnx.version_converter.convert_version(without_weights(_aside(model)), opset)
+        converted = _back(with_weights(proto, model))
+        if present < GROUPED <= opset:
+            _widen_groups(converted)
         check(converted)
     except (RuntimeError, onnx.checker.ValidationError) as error:
         reason = " ".join(str(error).split())
@@ -66,6 +75,40 @@ def convert(model: ir.Model, opset: int) -> ir.Model:
     if present < FREE_RESIZE:
         _keep_pixels(converted)
     return converted
+
+
+def _aside(model: ir.Model) -> ir.Model:
+    """Return a copy in which what only onnxruntime has in ONNX's domain lies in another one: no conversion knows it."""
+    copy = model.clone()
+    for node in copy.graph.all_nodes():
+        if node.domain in graph.ONNX_DOMAINS and not onnx.defs.has(node.op_type, graph.opset(model), ""):
+            node.domain = ASIDE
+            copy.opset_imports[ASIDE] = 1
+    return copy
+
+
+def _back(model: ir.Model) -> ir.Model:
+    """Put back what was laid aside; it is the same in every operator set."""
+    for node in model.graph.all_nodes():
+        if node.domain == ASIDE:
+            node.domain = ""
+    model.opset_imports.pop(ASIDE, None)
+    return model
+
+
+def _widen_groups(model: ir.Model) -> None:
+    """Give GroupNormalization a scale and a bias for each channel, where it had one for each group."""
+    found = [node for node in model.graph.all_nodes() if graph.operator(node) == "GroupNormalization"]
+    if found:
+        infer(model)
+    for node in found:
+        dims = graph.shape(node.inputs[0])
+        arrays = [graph.constant(value) for value in node.inputs[1:3]]
+        if dims is None or len(dims) < 2 or dims[1] is None or any(array is None for array in arrays):
+            raise RuntimeError("GroupNormalization: its channels are not known, or its scale or bias is computed")
+        for position, array in enumerate(arrays, start=1):
+            if array is not None:
+                graph.set_constant(model.graph, node, position, np.repeat(array, dims[1] // len(array)))
 
 
 def _keep_pixels(model: ir.Model) -> None:

@@ -18,6 +18,26 @@ from onnxpress.errors import ModelError
 from onnxpress.export.protos import without_weights
 from onnxpress.session import output_types
 
+GROUPS = ("", "GroupNormalization")
+SAME = {
+    GROUPS,
+    ("", "LayerNormalization"),
+    ("", "SimplifiedLayerNormalization"),
+    *(
+        (graph.MICROSOFT, name)
+        for name in (
+            "BiasGelu",
+            "FastGelu",
+            "Gelu",
+            "QuickGelu",
+            "RotaryEmbedding",
+            "SkipLayerNormalization",
+            "SkipSimplifiedLayerNormalization",
+        )
+    ),
+}
+"""Operators whose first output is like their first input, and of which onnx infers nothing where it does not know them
+(nor of GroupNormalization, which it knows)."""
 _log = logging.getLogger(__name__)
 
 
@@ -35,11 +55,12 @@ def infer(model: ir.Model) -> None:
         producer = value.producer()
         if producer is not None and producer.domain in graph.ONNX_DOMAINS:
             value.shape = None
-    stripped = without_weights(model)
+    stripped, opset = without_weights(model), model.opset_imports.get("", 1)
     for node in stripped.graph.node:
-        if node.op_type == "GroupNormalization" and node.domain in graph.ONNX_DOMAINS:  # onnx infers nothing of it
-            node.op_type = "Identity"
-            del node.input[1:], node.attribute[:]
+        operator = (node.domain, node.op_type)
+        if operator in SAME and (operator == GROUPS or node.domain or not onnx.defs.has(node.op_type, opset, "")):
+            node.domain, node.op_type = "", "Identity"
+            del node.input[1:], node.output[1:], node.attribute[:]
         if node.op_type in ("QuantizeLinear", "DequantizeLinear") and node.domain == graph.MICROSOFT:
             node.domain = ""  # the same operator, for more types
     try:

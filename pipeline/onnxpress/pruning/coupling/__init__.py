@@ -116,7 +116,7 @@ RULES: dict[str, Rule] = {
     "BatchNormalization": batch_norm,
     "GroupNormalization": group_norm,
     "InstanceNormalization": instance_norm,
-    "LayerNormalization": layer_norm,
+    **dict.fromkeys(("LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization"), layer_norm),
     "Resize": resize,
     "Upsample": resize,
     "Transpose": transpose,

@@ -98,7 +98,7 @@ def _compare(
         if node.op_type == "MatMul":
             continue
         entering, output = activation(node), node.outputs[0]
-        rank = len(graph.shape(output) or ())
+        rank = len(graph.shape(node.inputs[1]) or ())  # as many axes as the output, whose shape may not be known
         ends = ranges[placement.quantized[entering].name or ""]
         replaced = {0: twins.static(entering, ends), 1: twins.weight(node)}
         twin = twins.copy(node, f"{node.name}_twin", replaced, after=node)
