@@ -20,7 +20,7 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
 from onnxpress.errors import ModelError, UsageError
-from onnxpress.files import hash_files, writing
+from onnxpress.files import hash_files, reads, writing
 
 LINEAGE_KEY = "onnxpress.lineage"
 INLINE_LIMIT_BYTES = 1_500_000_000  # above this, weights go to a file of their own (a protobuf ends at 2 GiB)
@@ -161,6 +161,7 @@ def _map_external(model: ir.Model, path: Path) -> list[Path]:
             return tensor
         file = _external_file(tensor, path)
         files.add(file)
+        reads(file)
         if tensor.size == 0:  # onnx_ir's has no bytes then, not even none
             return ir.Tensor(tensor.numpy(), name=tensor.name)
         offset, length, dtype, shape, name = tensor.offset, tensor.length, tensor.dtype, tensor.shape, tensor.name

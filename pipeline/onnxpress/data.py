@@ -12,6 +12,7 @@ from pathlib import Path
 
 import onnxpress_models
 from onnxpress.errors import UsageError, did_you_mean
+from onnxpress.files import reads
 from onnxpress_calibration import sources
 from onnxpress_calibration.dataset import Dataset
 
@@ -59,4 +60,5 @@ def resolve(text: str, folder: Path) -> str:
     if bool(colon) and not is_file_function and os.sep not in text:
         return text  # module:function
     place = folder / (path if is_file_function else text)
+    reads(place)
     return f"{place}:{function}" if is_file_function else str(place)

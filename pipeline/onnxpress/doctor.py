@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
@@ -14,6 +13,7 @@ import numpy as np
 import onnxpress
 from onnxpress import host, session
 from onnxpress.errors import OnnxpressError
+from onnxpress.scratch import outer_tmpdir
 from onnxpress.units import format_bytes
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def _runtime() -> Iterator[Finding]:
         yield Finding(name="onnxruntime import", value="fails", status="fail", advice=str(error))
         return
     try:
-        yield Finding(name="temporary folder", value=tempfile.gettempdir())
+        yield Finding(name="temporary folder", value=str(outer_tmpdir()))
         usable = True
     except FileNotFoundError:
         usable = False

@@ -30,7 +30,7 @@ from onnxpress.artifact import Artifact, Edit, Skip
 from onnxpress.data import dataset, shared_samples
 from onnxpress.distillation.options import DistillOptions
 from onnxpress.errors import ModelError, OutputError, UsageError
-from onnxpress.files import dumps, remove_abandoned, write_text
+from onnxpress.files import dumps, write_text
 from onnxpress.gate import reader
 from onnxpress.progress import Progress, Stage, unshown
 from onnxpress.provenance import source_sha256, versions
@@ -38,9 +38,13 @@ from onnxpress.pruning.options import PruneOptions
 from onnxpress.quantization.options import QuantizeOptions
 from onnxpress.recipe import BASELINE, Recipe, Step, judges, needs_calibration, uses_calibration
 from onnxpress.report.report import Report
+from onnxpress.scratch import explained, remove_abandoned
 from onnxpress.store import MODEL_FILE, Done, key, link, stored
 from onnxpress_calibration.dataset import Dataset
 from onnxpress_calibration.profile import Profile
+
+LOCK_FILE = ".lock"
+"""Held while a run works in its folder."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -333,18 +337,23 @@ def _verification(recipe: Recipe, exported: Done) -> dict[str, Any]:
 
 
 def _create(folder: Path) -> None:
-    try:
+    """Create the run folder, or continue one; what else lies in a folder must not be written over."""
+    with explained(f"run folder {folder}"):
+        if (
+            folder.is_dir()
+            and not (folder / LOCK_FILE).exists()
+            and {file.name for file in folder.iterdir()} - {"steps"}
+        ):
+            raise OutputError(f"run folder {folder}: holds something else than a run. Choose another with -o.")
         (folder / "steps").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"run folder {folder}: cannot be created ({error.strerror}). Choose another with -o."
-        ) from error
 
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Keep a second run out of the folder; a killed process gives the lock back."""
-    with (folder / ".lock").open("w") as lock:
+    with explained(f"run folder {folder}"):
+        lock = (folder / LOCK_FILE).open("w")
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

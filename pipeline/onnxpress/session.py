@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib
 import os
 import re
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,6 +20,7 @@ import numpy as np
 
 from onnxpress import host, session_keys
 from onnxpress.errors import ModelError, UsageError, did_you_mean
+from onnxpress.scratch import temporary
 
 if TYPE_CHECKING:  # a benchmark's worker imports this module, and its memory and start-up must be onnxruntime's alone
     import onnx_ir as ir
@@ -62,8 +62,8 @@ def open_session(model: Path | ir.Model, options: SessionOptions | None = None) 
     if not isinstance(model, Path):
         from onnxpress import artifact
 
-        with tempfile.TemporaryDirectory(prefix="onnxpress-") as folder:
-            path = Path(folder) / "model.onnx"
+        with temporary() as folder:
+            path = folder / "model.onnx"
             artifact.write(model, path)
             return open_session(path, options)
     options = options or SessionOptions()
@@ -252,8 +252,8 @@ def loaded(model: Path, options: SessionOptions | None = None) -> tuple[ir.Model
     import onnx_ir as ir
 
     options = options or SessionOptions()
-    with tempfile.TemporaryDirectory(prefix="onnxpress-") as folder:
-        path = Path(folder) / "optimized.onnx"
+    with temporary() as folder:
+        path = folder / "optimized.onnx"
         session = open_session(model, replace(options, optimized_path=path))
         providers: dict[str, int] = {}
         for part in getattr(session, "get_provider_graph_assignment_info", list)():

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +19,7 @@ from onnxpress.errors import ModelError, UsageError
 from onnxpress.files import dumps, write_text
 from onnxpress.progress import Progress
 from onnxpress.provenance import code_sha256, versions
+from onnxpress.scratch import explained, scratch_folder
 
 MODEL_FILE = "model.onnx"
 RECORD_FILE = "step.json"
@@ -54,19 +53,18 @@ def stored(
     shutil.rmtree(home, ignore_errors=True)
     with progress.task(text):
         edit, extra = work()
-        scratch = Path(tempfile.mkdtemp(prefix=f".tmp-{os.getpid()}-", dir=store))
-        try:
-            made = artifact.save(edit.model, scratch / MODEL_FILE, step=entry)
+        with explained(f"run folder {store.parent}"), scratch_folder(store) as scratch:
+            new = scratch / home.name
+            new.mkdir()
+            made = artifact.save(edit.model, new / MODEL_FILE, step=entry)
             record = entry | {
                 "facts": dict(edit.facts),
                 "changed": list(edit.changed),
                 "skipped": [asdict(skip) for skip in edit.skipped],
                 "artifact_sha256": made.sha256,
             }
-            write_text(scratch / RECORD_FILE, dumps(record | extra))
-            scratch.rename(home)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+            write_text(new / RECORD_FILE, dumps(record | extra))
+            new.rename(home)
     done = _read(home)
     assert done is not None  # noqa: S101 - just written
     return Done(artifact=done.artifact, record=done.record, cached=False)
@@ -89,16 +87,16 @@ def _read(home: Path) -> Done | None:
 
 def link(made: Artifact, home: Path) -> None:
     """Show an artifact under its variant's name: hard links where the file system has them, else copies."""
-    home.mkdir(exist_ok=True)
-    names = {file.name for file in made.path.parent.iterdir() if file.name != RECORD_FILE}
-    for name in sorted(names, key=lambda name: name == MODEL_FILE):  # the model last, when its data is there
-        scratch = home / f".tmp-{os.getpid()}-{name}"
-        scratch.unlink(missing_ok=True)
-        try:
-            scratch.hardlink_to(made.path.parent / name)
-        except OSError:
-            shutil.copyfile(made.path.parent / name, scratch)
-        scratch.replace(home / name)
-    for old in home.iterdir():
-        if old.name not in names:
-            old.unlink()
+    with explained(f"run folder {home.parent}"):
+        home.mkdir(exist_ok=True)
+        names = {file.name for file in made.path.parent.iterdir() if file.name != RECORD_FILE}
+        with scratch_folder(home) as scratch:
+            for name in sorted(names, key=lambda name: name == MODEL_FILE):  # the model last, when its data is there
+                try:
+                    (scratch / name).hardlink_to(made.path.parent / name)
+                except OSError:
+                    shutil.copyfile(made.path.parent / name, scratch / name)
+                (scratch / name).replace(home / name)
+        for old in home.glob("model.*.data"):  # of the model that was here before
+            if old.name not in names:
+                old.unlink()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import tempfile
 import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import closing
@@ -25,6 +24,7 @@ from onnxpress.bench.protocol import Advance, Meter, Variant
 from onnxpress.bench.result import Bench
 from onnxpress.bench.scenarios import BATCHES, PAIRED, SERVER, SWEEP, Scenario
 from onnxpress.errors import UsageError, did_you_mean
+from onnxpress.scratch import temporary
 from onnxpress_calibration.dataset import Dataset
 
 AGAIN = "\N{NO-BREAK SPACE}"
@@ -83,8 +83,7 @@ def bench(
     ways = layouts(threads) if provider.DEVICE == "cpu" else layouts(threads)[:1]  # a device is shared, not divided
     watched = (options.max_regression,) if limits is None else limits
     meter = Meter(advance)
-    with tempfile.TemporaryDirectory(prefix="onnxpress-bench-") as scratch:
-        folder = Path(scratch)
+    with temporary() as folder:
         fed.save(folder / "samples.npz")
 
         def start(name: str, layout: Layout, profile: str | None = None) -> WorkerProcess:

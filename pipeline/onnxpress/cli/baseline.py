@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from onnxpress.cli.shared import FILE, Result, common, force_option
+from onnxpress.cli.shared import INPUT, OUTPUT, RUN_DIR, Result, common
 
 BASELINE_FILE = Path("compress-baseline.json")
 
@@ -17,34 +17,32 @@ def baseline() -> None:
 
 
 @baseline.command()
-@click.argument("run_dir", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=FILE, default=BASELINE_FILE, help="The file to commit.")
-@force_option
+@click.argument("run_dir", type=RUN_DIR)
+@click.option("-o", "--output", type=OUTPUT, default=BASELINE_FILE, help="The file to commit.")
 @common
-def write(run_dir: Path, output: Path, force: bool, result: Result) -> None:
+def write(run_dir: Path, output: Path, result: Result) -> None:
     """Write the numbers of RUN_DIR that are the same on every machine."""
-    from onnxpress.files import write_text
     from onnxpress.gate.baseline import Baseline
     from onnxpress.report.report import Report
 
     stored = Baseline.of(Report.load(run_dir))
-    write_text(output, stored.to_json(), force=force)
+    result.outputs.write(output, stored.to_json())
     result.show(f"{output}: {len(stored.document['variants'])} variants", dict(stored.document))
 
 
 @baseline.command()
-@click.argument("run_dir", type=click.Path(path_type=Path))
-@click.option("--file", "stored", type=FILE, default=BASELINE_FILE, help="The stored baseline.")
+@click.argument("run_dir", type=RUN_DIR)
+@click.option("--file", "stored", type=INPUT, default=BASELINE_FILE, help="The stored baseline.")
 @click.option("--ratchet", is_flag=True, help="Take only what got better; what got worse stays as it was.")
 @click.option("--accept", metavar="REASON", help="Take numbers that got worse, too; the reason is kept in the file.")
 @common
 def update(run_dir: Path, stored: Path, ratchet: bool, accept: str | None, result: Result) -> None:
     """Take the numbers of RUN_DIR into the stored baseline; refused when one got worse or the gate failed."""
     from onnxpress.errors import UsageError
-    from onnxpress.files import write_text
     from onnxpress.gate.baseline import Baseline
     from onnxpress.report.report import Report
 
+    result.outputs.claim(stored, replace=True)
     report, before = Report.load(run_dir), Baseline.load(stored)
     after = Baseline.of(report, accepted=accept)
     changes = before.changes(after)
@@ -58,13 +56,13 @@ def update(run_dir: Path, stored: Path, ratchet: bool, accept: str | None, resul
         )
     if accept is None and report.verdict == "fail":
         raise UsageError(f"baseline {stored}: the gate of {run_dir} failed. Take its numbers with --accept REASON.")
-    write_text(stored, after.to_json(), force=True)
+    result.outputs.write(stored, after.to_json())
     lines = [f"{stored}: {len(changes)} numbers changed", *(f"  {change}" for change in changes)]
     result.show("\n".join(lines), dict(after.document))
 
 
 @baseline.command()
-@click.argument("stored", type=FILE, default=BASELINE_FILE)
+@click.argument("stored", type=INPUT, default=BASELINE_FILE)
 @common
 def show(stored: Path, result: Result) -> None:
     """Show what is stored."""
@@ -80,8 +78,8 @@ def show(stored: Path, result: Result) -> None:
 
 
 @baseline.command()
-@click.argument("run_dir", type=click.Path(path_type=Path))
-@click.option("--file", "stored", type=FILE, default=BASELINE_FILE, help="The stored baseline.")
+@click.argument("run_dir", type=RUN_DIR)
+@click.option("--file", "stored", type=INPUT, default=BASELINE_FILE, help="The stored baseline.")
 @common
 def diff(run_dir: Path, stored: Path, result: Result) -> None:
     """Show which numbers of RUN_DIR differ from the stored baseline."""

@@ -6,18 +6,20 @@ from pathlib import Path
 
 import click
 
-from onnxpress.cli.shared import FILE, Result, check_output, common, name_models, read_profile
+from onnxpress.cli.shared import INPUT, OUTPUT, TEXT, Result, common, name_models, read_profile
 
 
 @click.command()
-@click.argument("models", nargs=-1, required=True, type=FILE)
-@click.option("--baseline", type=FILE, help="What the others are compared with; default the first model.")
+@click.argument("models", nargs=-1, required=True, type=INPUT)
+@click.option("--baseline", type=INPUT, help="What the others are compared with; default the first model.")
 @click.option("--ep", "provider", default="cpu", help="Execution provider.")
 @click.option("--threads", type=int, help="Intra-op threads; default what this process may really use.")
 @click.option("--spin", type=click.Choice(["on", "stop", "off"]), default="stop", help="Spinning of idle threads.")
 @click.option("--scenario", "scenarios", multiple=True, help="single, end_to_end, batch, offline or server.")
-@click.option("--inputs", metavar="DATA", help="Real samples; without them synthetic ones are drawn, and labelled so.")
-@click.option("--profile", type=FILE, help="Draw synthetic samples in the value ranges of this profile.")
+@click.option(
+    "--inputs", type=TEXT, metavar="DATA", help="Real samples; without them synthetic ones are drawn, and labelled so."
+)
+@click.option("--profile", type=INPUT, help="Draw synthetic samples in the value ranges of this profile.")
 @click.option("--session-option", "session_options", multiple=True, metavar="KEY=VALUE", help="Of onnxruntime.")
 @click.option("--provider-option", "provider_options", multiple=True, metavar="KEY=VALUE", help="Of the provider.")
 @click.option("--batch", metavar="N,N,…", help="Batch sizes of the scenario batch.")
@@ -28,7 +30,7 @@ from onnxpress.cli.shared import FILE, Result, check_output, common, name_models
 @click.option("--max-regression", metavar="5%", help="Limit of the verdicts.")
 @click.option("--require-int8", metavar="REGEX", help="Fail (exit 3) if a matching layer of a MODEL runs in float.")
 @click.option("--aa", is_flag=True, help="Also compare the baseline with itself.")
-@click.option("--save-samples", type=FILE, help="Write all durations to this npz.")
+@click.option("--save-samples", type=OUTPUT, help="Write all durations to this npz.")
 @common
 def bench(
     models: tuple[Path, ...],
@@ -65,8 +67,6 @@ def bench(
     values |= {"session_options": session_options or None, "provider_options": provider_options or None}
     values |= {"batch": batch, "sla": sla, "sessions": sessions, "max_regression": max_regression, "aa": aa or None}
     chosen = options(BenchOptions, values | {"budget": budget})
-    if save_samples is not None:
-        check_output(save_samples, force=True)
     named = name_models((*([baseline] if baseline is not None and baseline not in models else []), *models))
     reference = next((name for name, path in named.items() if path == baseline), next(iter(named)))
     if require_int8 is not None:
@@ -86,6 +86,6 @@ def bench(
             advance=advance,
         )
     if save_samples is not None:
-        measured.save_samples(save_samples)
+        measured.save_samples(result.outputs.stage(save_samples))
     document = measured.to_json()
     result.show(terminal.bench(document), document)

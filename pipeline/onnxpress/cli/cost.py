@@ -7,12 +7,12 @@ from typing import Any
 
 import click
 
-from onnxpress.cli.shared import FILE, Result, common, read_json
+from onnxpress.cli.shared import INPUT, Result, common, read_json
 
 
 @click.command()
-@click.argument("bench_json", nargs=-1, required=True, type=FILE)
-@click.option("--prices", type=FILE, help="Price file on top of the bundled one.")
+@click.argument("bench_json", nargs=-1, required=True, type=INPUT)
+@click.option("--prices", type=INPUT, help="Price file on top of the bundled one.")
 @click.option("--price", "price", multiple=True, metavar="TYPE=USD", help="Price per hour of one instance type.")
 @click.option(
     "--instance", "instances", multiple=True, help="provider/type/region, wildcards allowed: gcp/*/us-central1."
@@ -32,7 +32,7 @@ from onnxpress.cli.shared import FILE, Result, common, read_json
     "--one-off", multiple=True, metavar="VARIANT=USD", help="What it cost to make a variant: 400, 2.5h@0.20 or a sum."
 )
 @click.option("--max-price-age", metavar="90d", help="End with exit code 4 when a price is older.")
-@click.option("--settings", type=FILE, help="YAML with the keys of a recipe's `cost`, storage and energy among them.")
+@click.option("--settings", type=INPUT, help="YAML with the keys of a recipe's `cost`, storage and energy among them.")
 @common
 def cost(
     bench_json: tuple[Path, ...],

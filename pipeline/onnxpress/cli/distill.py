@@ -9,17 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxpress.cli.shared import Result, check_output, common, force_option, output_option, size, step_document
+from onnxpress.cli.shared import TEXT, Result, common, output_option, size, step_document
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
 
 @click.command()
-@click.argument("student", metavar="STUDENT")
+@click.argument("student", type=TEXT, metavar="STUDENT")
 @output_option
-@click.option("--teacher", required=True, metavar="SOURCE", help="What to learn from: same inputs, same outputs.")
-@click.option("--data", required=True, metavar="DATA", help="Samples; no labels needed.")
+@click.option(
+    "--teacher", type=TEXT, required=True, metavar="SOURCE", help="What to learn from: same inputs, same outputs."
+)
+@click.option("--data", type=TEXT, required=True, metavar="DATA", help="Samples; no labels needed.")
 @click.option("--samples", type=int, help="Use only the first so many samples.")
 @click.option("--epochs", type=int, help="How often each sample is seen (100).")
 @click.option("--steps", type=int, help="Updates of the weights, in place of epochs.")
@@ -36,7 +38,6 @@ if TYPE_CHECKING:
 @click.option("--patience", type=int, help="Stop after so many of 20 judgements without progress (15).")
 @click.option("--seed", type=int, help="Of batches and augmentation (0).")
 @click.option("--resume", is_flag=True, help="Continue a training of the same models, data and options.")
-@force_option
 @common
 def distill(
     student: str,
@@ -59,7 +60,6 @@ def distill(
     patience: int | None,
     seed: int | None,
     resume: bool,
-    force: bool,
     result: Result,
 ) -> None:
     """Train the weights of STUDENT until it answers like the teacher: repairs what pruning or quantization lost.
@@ -87,11 +87,8 @@ def distill(
     from onnxpress.distillation.distill import distill as run
     from onnxpress.distillation.modules import distill_module, save_weights
 
-    if output.resolve() in (Path(student).resolve(), Path(teacher).resolve()):
-        raise UsageError(f"output {output}: is an input, which is never changed. Choose another name.")
     if _is_pytorch(student) and output.suffix != ".safetensors":
         raise UsageError(f"output {output}: the weights of a PyTorch model are written as NAME.safetensors.")
-    check_output(output, force=force)
     source, wanted = dataset(data), _teacher(teacher)
     given = None if _is_pytorch(student) else artifact.load(Path(student))
     checkpoint = output.with_name(f"{output.name}.checkpoint")
@@ -124,7 +121,7 @@ def distill(
             "  repair was fitted to the held-out samples, too, which judge too kindly then: prune with --held-out"
         )
     if given is None:
-        save_weights(module, output, force=force)
+        save_weights(module, result.outputs.stage(output))
         document = {"schema": "onnxpress.step/1", "step": "distill", "weights": str(output), "facts": facts}
         result.show("\n".join([f"{output}: weights of {student}", *lines]), document)
         return
@@ -136,8 +133,8 @@ def distill(
         "input_sha256": artifact.read(Path(student)).sha256,
         "versions": provenance.versions(),
     }
-    made = artifact.save(edit.model, output, step=entry, force=force)
-    result.show("\n".join([f"{output}: {size(made)}", *lines]), step_document("distill", made, edit))
+    made = result.save(edit.model, output, entry)
+    result.show("\n".join([f"{output}: {size(made)}", *lines]), step_document("distill", output, made, edit))
 
 
 @contextmanager

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
-from onnxpress.cli.shared import FILE, Result, common, name_models
+from onnxpress.cli.shared import INPUT, TEXT, Result, common, name_models
 
 
 @click.command()
-@click.argument("models", nargs=-1, required=True, type=FILE)
-@click.option("--data", required=True, metavar="DATA", help="Samples, labelled where the metric needs it.")
+@click.argument("models", nargs=-1, required=True, type=INPUT)
+@click.option("--data", type=TEXT, required=True, metavar="DATA", help="Samples, labelled where the metric needs it.")
 @click.option("--metric", help="top1, top5, spearman, mean, or module:fn; without it only fidelity is measured.")
 @click.option("--samples", type=int, help="Use only the first so many samples.")
 @common

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import click
 
-from onnxpress.cli.shared import FILE, Result, check_output, common, force_option, output_option, size, step_document
+from onnxpress.cli.shared import INPUT, TEXT, Result, common, output_option, size, step_document
 
 
 @click.command()
-@click.argument("source")
+@click.argument("source", type=TEXT)
 @output_option
-@click.option("--weights", type=FILE, help="Weights: .safetensors, or .pt that loads without pickle.")
+@click.option("--weights", type=INPUT, help="Weights: .safetensors, or .pt that loads without pickle.")
 @click.option(
     "--input",
     "inputs",
@@ -24,7 +24,6 @@ from onnxpress.cli.shared import FILE, Result, check_output, common, force_optio
 @click.option("--atol", type=float, help="Absolute tolerance of the verification.")
 @click.option("--rtol", type=float, help="Relative tolerance of the verification.")
 @click.option("--no-verify", is_flag=True, help="Write the model without comparing it with PyTorch.")
-@force_option
 @common
 def export(
     source: str,
@@ -35,7 +34,6 @@ def export(
     atol: float | None,
     rtol: float | None,
     no_verify: bool,
-    force: bool,
     result: Result,
 ) -> None:
     """Export SOURCE to a prepared ONNX model.
@@ -43,7 +41,7 @@ def export(
     SOURCE is zoo:NAME, module:factory, file.py:factory, program.pt2, or model.onnx. The result has constants and
     BatchNorm folded, and is compared with PyTorch on several shapes before it is written.
     """
-    from onnxpress import artifact, provenance
+    from onnxpress import provenance
     from onnxpress.export import ExportOptions
     from onnxpress.export.export import export as run
     from onnxpress.validation import options
@@ -56,10 +54,9 @@ def export(
         "source_sha256": provenance.source_sha256(source, chosen.weights),
         "versions": provenance.versions(),
     }
-    check_output(output, force=force)
     with result.progress.task(f"export {source}"):
         exported = run(source, chosen)
-        made = artifact.save(exported.edit.model, output, step=entry, force=force)
+        made = result.save(exported.edit.model, output, entry, proven=chosen.verify)
     check = exported.verification
     lines = [f"{output}: {size(made)}, sha256 {made.sha256[:12]}"]
     if check is not None:
@@ -68,4 +65,4 @@ def export(
             f"{check.max_rel_error:.2g} relative"
         )
     facts = {} if check is None else {"max_abs_error": check.max_abs_error, "max_rel_error": check.max_rel_error}
-    result.show("\n".join(lines), step_document("export", made, exported.edit) | facts)
+    result.show("\n".join(lines), step_document("export", output, made, exported.edit) | facts)

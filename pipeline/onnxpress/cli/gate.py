@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxpress.cli.shared import FILE, Result, common, force_option, name_models
+from onnxpress.cli.shared import INPUT, OUTPUT, RUN_DIR, STANDARD_OUTPUT, TEXT, Result, common, name_models
 
 if TYPE_CHECKING:
     from onnxpress.gate.measure import Plan
@@ -52,13 +52,17 @@ class Evidence:
 def evidence_options(function: Callable[..., None]) -> Callable[..., None]:
     """Add the options that say what is judged; they arrive as one `Evidence`."""
 
-    @click.argument("targets", nargs=-1, required=True, type=click.Path(path_type=Path))
+    @click.argument("targets", nargs=-1, required=True, type=RUN_DIR)
     @click.option(
-        "--baseline", type=FILE, help="The float model; default the policy's, or the first of several MODELs."
+        "--baseline", type=INPUT, help="The float model; default the policy's, or the first of several MODELs."
     )
-    @click.option("--data", metavar="DATA", help="Samples for rules of accuracy; the benchmark runs on them, too.")
+    @click.option(
+        "--data", type=TEXT, metavar="DATA", help="Samples for rules of accuracy; the benchmark runs on them, too."
+    )
     @click.option("--metric", help="As for `compress evaluate`.")
-    @click.option("--calibration", metavar="DATA", help="What MODELs were calibrated with: shown to be other samples.")
+    @click.option(
+        "--calibration", type=TEXT, metavar="DATA", help="What MODELs were calibrated with: shown to be other samples."
+    )
     @click.option("--samples", type=int, help="Use only the first so many samples of --data.")
     @click.option("--ep", "provider", default="cpu", help="Execution provider.")
     @click.option("--threads", type=int, help="Intra-op threads; default what this process may really use.")
@@ -116,7 +120,7 @@ def gate() -> None:
 
 @gate.command(cls=Judge)
 @evidence_options
-@click.option("--policy", type=FILE, default=POLICY_FILE, help="The rules, schema onnxpress.policy/1.")
+@click.option("--policy", type=INPUT, default=POLICY_FILE, help="The rules, schema onnxpress.policy/1.")
 @click.option("--variant", "variants", multiple=True, help="Judge only this one; again for more.")
 @click.option("--static", is_flag=True, help="Time nothing: only rules whose numbers are the same on every machine.")
 @click.option("--keep-going", is_flag=True, help="Time the models even when a cheaper rule has failed already.")
@@ -124,11 +128,11 @@ def gate() -> None:
 @click.option("--max-warnings", type=click.IntRange(min=0), help="More warnings than this fail the gate.")
 @click.option("--exit-zero", is_flag=True, help="Only report: exit code 0 when the gate fails or cannot decide.")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder for all of the forms below.")
-@click.option("--junit", type=FILE, help="Write the checks as JUnit XML.")
-@click.option("--sarif", type=FILE, help="Write the checks as SARIF 2.1.0.")
-@click.option("--markdown", type=FILE, help="Write the report as Markdown.")
-@click.option("--html", type=FILE, help="Write the report as HTML.")
-@click.option("--benchmark-json", type=FILE, help="Write the numbers for github-action-benchmark.")
+@click.option("--junit", type=OUTPUT, help="Write the checks as JUnit XML.")
+@click.option("--sarif", type=OUTPUT, help="Write the checks as SARIF 2.1.0.")
+@click.option("--markdown", type=OUTPUT, help="Write the report as Markdown.")
+@click.option("--html", type=OUTPUT, help="Write the report as HTML.")
+@click.option("--benchmark-json", type=OUTPUT, help="Write the numbers for github-action-benchmark.")
 @click.option(
     "--annotations",
     type=click.Choice(["auto", "github", "none"]),
@@ -165,13 +169,20 @@ def judge(
     from onnxpress.gate import check, github, outputs, reader
     from onnxpress.gate.gate import gate as run
     from onnxpress.report.formats import terminal
+    from onnxpress.scratch import explained
 
     forms = {"junit": junit, "sarif": sarif, "markdown": markdown, "html": html, "benchmark": benchmark_json}
     files = {form: path for form, path in forms.items() if path is not None}
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
+        with explained(f"folder {out}"):
+            out.mkdir(parents=True, exist_ok=True)
         files = {form: out / name for form, name in outputs.FILES.items()} | files
+    for path in set(outputs.paths(files)) - set(forms.values()):  # the others are options, which are claimed already
+        result.outputs.claim(path)
     rules = reader.read(policy)
+    for named in (rules.baseline_model, rules.baseline_metrics):
+        if named is not None:
+            result.outputs.reads(Path(named))
     rules = rules.strict() if strict else rules
     today = datetime.now(UTC).date()
 
@@ -181,7 +192,7 @@ def judge(
         )
 
     report = _judged(evidence, rules, judged, static=static, keep_going=keep_going, result=result)
-    outputs.write(files, report, rules, today)
+    outputs.write(files, report, rules, today, result.outputs)
     code = check.exit_code(report.checks)
     if evidence.run_folder is not None and not static:
         _rewrite(report, evidence.run_folder)
@@ -190,7 +201,7 @@ def judge(
         click.echo(
             github.publish(report, str(policy), os.environ, code=code, html=str(written)),
             nl=False,
-            err=result.json_target == "-",
+            err=result.json_target == STANDARD_OUTPUT,
         )
     result.show(terminal.gate(report, rules.path, code), outputs.document(report, rules, code))
     sys.exit(0 if exit_zero and code in (1, 4) else code)
@@ -198,25 +209,19 @@ def judge(
 
 @gate.command()
 @evidence_options
-@click.option("-o", "--output", type=FILE, default=POLICY_FILE, help="Where to write the policy.")
+@click.option("-o", "--output", type=OUTPUT, default=POLICY_FILE, help="Where to write the policy.")
 @click.option("--variant", "variants", multiple=True, help="Which must pass it; default all but the baseline.")
 @click.option("--headroom", default=HEADROOM, help="How much worse than now a number may get.")
-@force_option
 @common
-def init(
-    evidence: Evidence, output: Path, variants: tuple[str, ...], headroom: str, force: bool, result: Result
-) -> None:
+def init(evidence: Evidence, output: Path, variants: tuple[str, ...], headroom: str, result: Result) -> None:
     """Measure TARGETS (or read a finished RUN_DIR) and write a commented policy that they pass, with head-room."""
     from datetime import UTC, datetime
 
     from onnxpress.errors import UsageError, did_you_mean
-    from onnxpress.files import write_text, writing
     from onnxpress.gate import initial, reader
     from onnxpress.units import parse
 
     room = parse(headroom, "ratio")
-    with writing(output, force=force):
-        pass
     if evidence.finished:
         from onnxpress.report.report import Report
 
@@ -230,8 +235,8 @@ def init(
         if name not in report.candidates:
             raise UsageError(f"variant {name!r}: is not there.{did_you_mean(name, report.candidates)}")
     text = initial.policy(report, variants or report.candidates, headroom=room, today=datetime.now(UTC).date())
-    write_text(output, text, force=force)
-    count = len(reader.read(output).rules)
+    result.outputs.write(output, text)
+    count = len(reader.read(result.outputs.stage(output)).rules)
     document = {"schema": "onnxpress.step/1", "step": "gate init", "path": str(output), "rules": count}
     result.show(f"{output}: {count} rules. Read it, tighten what matters, then run `compress gate` with it.", document)
 

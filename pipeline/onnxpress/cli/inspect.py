@@ -6,11 +6,11 @@ from pathlib import Path
 
 import click
 
-from onnxpress.cli.shared import FILE, Result, common
+from onnxpress.cli.shared import INPUT, Result, common
 
 
 @click.command()
-@click.argument("model", type=FILE)
+@click.argument("model", type=INPUT)
 @common
 def inspect(model: Path, result: Result) -> None:
     """Show what MODEL holds: parameters, bytes and MACs by layer, operators, lineage, what could be quantized.

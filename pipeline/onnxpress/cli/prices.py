@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from onnxpress.cli.shared import FILE, Result, check_output, common, force_option, output_option
+from onnxpress.cli.shared import INPUT, Result, common, output_option
 
 
 @click.group()
@@ -23,7 +23,7 @@ type_option = click.option("--type", "types", multiple=True, help="Only this ins
 provider_option = click.option("--provider", help="Only this provider.")
 
 
-table_option = click.option("--prices", "table", type=FILE, help="Price file on top of the bundled one.")
+table_option = click.option("--prices", "table", type=INPUT, help="Price file on top of the bundled one.")
 
 
 @prices.command(name="list")
@@ -62,13 +62,12 @@ def prices_show(instance: str, table: Path | None, result: Result) -> None:
 
 
 @prices.command(name="import")
-@click.argument("file", type=FILE)
+@click.argument("file", type=INPUT)
 @click.option("--format", "kind", required=True, help="table (CSV of your own), gcosts, skypilot, aws or azure.")
 @output_option
 @provider_option
 @region_option
 @type_option
-@force_option
 @common
 def prices_import(
     file: Path,
@@ -77,7 +76,6 @@ def prices_import(
     provider: str | None,
     regions: tuple[str, ...],
     types: tuple[str, ...],
-    force: bool,
     result: Result,
 ) -> None:
     """Turn rows of a provider's or a catalogue's FILE into a price table."""
@@ -91,7 +89,7 @@ def prices_import(
         raise UsageError(f"prices {file}: cannot be read ({error.strerror}). Check the path.") from error
     chosen = sources.Chosen(provider=provider, regions=regions, types=types)
     rows = sources.parse(kind, content, chosen, where=str(file))
-    text, document = prices_table.written(rows, output, source=file.name, force=force)
+    text, document = prices_table.written(rows, output, source=file.name, write=result.outputs.write)
     result.show(text, document)
 
 
@@ -101,7 +99,6 @@ def prices_import(
 @provider_option
 @region_option
 @type_option
-@force_option
 @common
 def prices_refresh(
     kind: str,
@@ -109,23 +106,21 @@ def prices_refresh(
     provider: str | None,
     regions: tuple[str, ...],
     types: tuple[str, ...],
-    force: bool,
     result: Result,
 ) -> None:
     """Download prices of today. The only command that contacts a network for prices."""
     from onnxpress.cost import sources
     from onnxpress.cost import table as prices_table
 
-    check_output(output, force=force)
     with result.progress.task(f"download from {kind}"):
         chosen = sources.Chosen(provider=provider, regions=regions, types=types)
         rows, address = sources.refresh(kind, chosen)
-    text, document = prices_table.written(rows, output, source=address, force=force)
+    text, document = prices_table.written(rows, output, source=address, write=result.outputs.write)
     result.show(text, document)
 
 
 @prices.command(name="validate")
-@click.argument("file", type=FILE)
+@click.argument("file", type=INPUT)
 @click.option("--max-age", default="90d", help="Older prices end with exit code 4.")
 @common
 def prices_validate(file: Path, max_age: str, result: Result) -> None:

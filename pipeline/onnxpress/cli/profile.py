@@ -7,18 +7,17 @@ from pathlib import Path
 
 import click
 
-from onnxpress.cli.shared import FILE, Result, check_output, common, force_option, output_option, read_profile
+from onnxpress.cli.shared import INPUT, TEXT, Result, common, output_option, read_profile
 
 
 @click.command()
-@click.argument("model", type=FILE)
+@click.argument("model", type=INPUT)
 @output_option
-@click.option("--data", metavar="DATA", help="Samples to collect statistics from.")
+@click.option("--data", type=TEXT, metavar="DATA", help="Samples to collect statistics from.")
 @click.option("--samples", type=int, help="Use only the first so many samples.")
 @click.option("--batch", type=click.IntRange(1), default=1, help="Samples a run; 1 depends on no neighbour.")
 @click.option("--memory-budget", default="1 GiB", help="Activations held at once; less takes more passes.")
-@click.option("--merge", type=FILE, multiple=True, help="Add the profile of another shard of the data.")
-@force_option
+@click.option("--merge", type=INPUT, multiple=True, help="Add the profile of another shard of the data.")
 @common
 def profile(
     model: Path,
@@ -28,7 +27,6 @@ def profile(
     batch: int,
     memory_budget: str,
     merge: tuple[Path, ...],
-    force: bool,
     result: Result,
 ) -> None:
     """Collect the activation statistics of MODEL, from which every calibrator computes its ranges.
@@ -39,13 +37,11 @@ def profile(
     from onnxpress.data import dataset
     from onnxpress.errors import UsageError
     from onnxpress.export.prepare import prepare
-    from onnxpress.files import writing
     from onnxpress.quantization.collecting import collect
     from onnxpress.units import parse
 
     if data is None and not merge:
         raise UsageError("profile: nothing to do. Give --data DATA, or --merge PROFILE several times.")
-    check_output(output, force=force)
     shards = [read_profile(path, model) for path in merge]
     if data is not None:
         source = dataset(data, limit=samples)
@@ -57,7 +53,6 @@ def profile(
                 collect(float_model, source, batch=batch, memory_budget=budget, model_sha256=sha256, advance=advance)
             )
     collected = functools.reduce(lambda one, other: one.merged(other), shards)
-    with writing(output, force=force) as scratch:
-        collected.write(scratch / output.name)
+    collected.write(result.outputs.stage(output))
     text = f"{output}: {len(collected.tensors)} tensors, {collected.samples} samples (see `compress inspect {output}`)"
     result.show(text, profile_inspection.document(collected))

@@ -8,10 +8,10 @@ from typing import Any
 import click
 
 from onnxpress.cli.shared import (
-    FILE,
+    INPUT,
+    TEXT,
     Result,
     common,
-    force_option,
     output_option,
     size,
     step_document,
@@ -20,7 +20,7 @@ from onnxpress.cli.shared import (
 
 
 @click.command()
-@click.argument("model", type=FILE)
+@click.argument("model", type=INPUT)
 @output_option
 @click.option(
     "--method", help="What matters least: auto, l2, l1; from data: reconstruction, wanda, taylor, activation."
@@ -38,11 +38,12 @@ from onnxpress.cli.shared import (
 )
 @click.option("--ep", help="Execution provider that the model is for: cpu, cuda, …")
 @click.option("--repair", is_flag=True, help="Re-solve the weights behind the cut from calibration data.")
-@click.option("--calibration", metavar="DATA", help="Calibration samples for repair and criteria; no labels needed.")
+@click.option(
+    "--calibration", type=TEXT, metavar="DATA", help="Calibration samples for repair and criteria; no labels needed."
+)
 @click.option("--held-out", help="Share of the samples to leave alone, that distill will judge by (0).")
 @click.option("--include", metavar="REGEX", help="Prune only nodes whose name matches.")
 @click.option("--exclude", metavar="REGEX", help="Leave nodes alone whose name matches.")
-@force_option
 @common
 def prune(
     model: Path,
@@ -61,7 +62,6 @@ def prune(
     held_out: str | None,
     include: str | None,
     exclude: str | None,
-    force: bool,
     result: Result,
 ) -> None:
     """Remove channels (or zero weights) of MODEL."""
@@ -81,14 +81,11 @@ def prune(
         "options": chosen.model_dump(mode="json"),
         "data_sha256": None if data is None else data.sha256,
     }
-    progress = result.progress
-    made, edit = transform(
-        model, output, entry, lambda given: run(given, chosen, data, progress.stage), force=force, progress=progress
-    )
+    made, edit = transform(model, output, entry, lambda given: run(given, chosen, data, result.progress.stage), result)
     lines = [f"{output}: {size(made)}, was {model.stat().st_size / 1e6:.2f} MB"]
     lines += [f"  {name.replace('_', ' ')}: {value}" for name, value in edit.facts.items()]
     lines += [f"  left alone: {skip.op} {skip.where}: {skip.reason}" for skip in edit.skipped]
-    result.show("\n".join(lines), step_document("prune", made, edit))
+    result.show("\n".join(lines), step_document("prune", output, made, edit))
 
 
 def key_value(text: str | None) -> dict[str, str] | None:

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from onnxpress.cli.shared import (
-    FILE,
+    INPUT,
+    TEXT,
     Result,
-    check_output,
     common,
-    force_option,
     output_option,
     read_profile,
     size,
@@ -25,13 +24,12 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from onnxpress.artifact import Artifact, Edit
-    from onnxpress.progress import Progress
     from onnxpress.quantization import QuantizeOptions
     from onnxpress_calibration.dataset import Dataset
 
 
 @click.command()
-@click.argument("model", type=FILE)
+@click.argument("model", type=INPUT)
 @output_option
 @click.option(
     "--mode",
@@ -40,8 +38,10 @@ if TYPE_CHECKING:
     help="int8 with ranges from data, or computed in each run; only weights stored smaller; float16; "
     "auto: per layer what is fastest here within the bound.",
 )
-@click.option("--calibration", metavar="DATA", help="Calibration samples; modes static and auto need them.")
-@click.option("--profile", type=FILE, help="Statistics from `compress profile`, in place of a pass over --calibration.")
+@click.option("--calibration", type=TEXT, metavar="DATA", help="Calibration samples; modes static and auto need them.")
+@click.option(
+    "--profile", type=INPUT, help="Statistics from `compress profile`, in place of a pass over --calibration."
+)
 @click.option("--samples", type=int, help="Use only the first so many samples.")
 @click.option("--memory-budget", help="Activations held at once (1 GiB); less takes more passes over the data.")
 @click.option("--calibrator", help="How ranges follow from the statistics: mse, minmax, percentile, entropy, auto.")
@@ -82,7 +82,9 @@ if TYPE_CHECKING:
     help="CPUs that will serve; static int8 is made safe for x86 without VNNI unless this excludes it, dynamic "
     "int8 when it names one.",
 )
-@click.option("--evaluation", metavar="DATA", help="Samples to judge by, labelled where the metric needs it.")
+@click.option(
+    "--evaluation", type=TEXT, metavar="DATA", help="Samples to judge by, labelled where the metric needs it."
+)
 @click.option("--metric", help="What to judge by: top1, top5, spearman, mean, or module:fn.")
 @click.option("--max-drop", help="What the metric may lose (1%); without one, what a classifier seems to.")
 @click.option("--min-sqnr", help="Least fidelity of the outputs, for example 20dB; needs no labels.")
@@ -90,7 +92,6 @@ if TYPE_CHECKING:
 @click.option("--budget", help="auto: about how long the search may take, for example 5m; it can be continued.")
 @click.option("--ep", "provider", help="auto: execution provider to be fast on.")
 @click.option("--threads", type=int, help="auto: intra-op threads to be fast with.")
-@force_option
 @common
 def quantize(
     model: Path,
@@ -129,7 +130,6 @@ def quantize(
     provider: str | None,
     threads: int | None,
     target_cpu: str | None,
-    force: bool,
     result: Result,
 ) -> None:
     """Quantize MODEL to int8 and prove what runs as int8."""
@@ -163,9 +163,7 @@ def quantize(
     if inputs and backend != "neural-compressor":
         raise UsageError("quantize: --input describes a PyTorch source, which only --backend neural-compressor takes.")
     if backend == "neural-compressor":
-        made, edit = quantize_source(
-            str(model), inputs, output, entry, chosen, data, judged_by, metric, force=force, progress=result.progress
-        )
+        made, edit = quantize_source(str(model), inputs, output, entry, chosen, data, judged_by, metric, result)
     else:
         journal = output.with_name(f"{output.name}.search.jsonl")
 
@@ -180,8 +178,8 @@ def quantize(
                 journal=journal,
             )
 
-        made, edit = transform(model, output, entry, work, force=force, progress=result.progress)
-    running = kernels(output, edit.skipped)
+        made, edit = transform(model, output, entry, work, result)
+    running = kernels(made.path, edit.skipped)
     floats = edit.skipped if mode == "fp16" else running.stayed_float
     lines = [
         f"{output}: {size(made)}",
@@ -195,7 +193,7 @@ def quantize(
     ]
     from dataclasses import asdict
 
-    result.show("\n".join(lines), step_document("quantize", made, edit) | {"kernels": asdict(running)})
+    result.show("\n".join(lines), step_document("quantize", output, made, edit) | {"kernels": asdict(running)})
 
 
 def quantize_source(
@@ -207,12 +205,10 @@ def quantize_source(
     data: Dataset | None,
     evaluation: Dataset | None,
     metric: str | None,
-    *,
-    force: bool,
-    progress: Progress,
+    result: Result,
 ) -> tuple[Artifact, Edit]:
     """Quantize a PyTorch model with neural-compressor and save what it exports to."""
-    from onnxpress import artifact, provenance
+    from onnxpress import provenance
     from onnxpress.errors import UsageError
     from onnxpress.export import sources
     from onnxpress.quantization.backends import neural_compressor
@@ -225,15 +221,14 @@ def quantize_source(
         )
     if data is None:
         raise UsageError("quantize: backend neural-compressor needs calibration data. Give --calibration DATA.")
-    check_output(output, force=force)
-    with progress.task(f"quantize {source}", data.count) as advance, sources.users_path(source):
+    with result.progress.task(f"quantize {source}", data.count) as advance, sources.users_path(source):
         edit = neural_compressor.quantize(
             sources.network(source, inputs), chosen, data, advance, evaluation=evaluation, metric=metric
         )
     if chosen.require_int8 is not None:
         require(edit.model, chosen.require_int8, edit.skipped)
     entry = entry | {"source_sha256": provenance.source_sha256(source, None), "versions": provenance.versions()}
-    return artifact.save(edit.model, output, step=entry, force=force), edit
+    return result.save(edit.model, output, entry), edit
 
 
 def fidelity_line(facts: Mapping[str, Any]) -> list[str]:

@@ -7,17 +7,15 @@ from pathlib import Path
 
 import click
 
-from onnxpress.cli.shared import FILE, Result, common, force_option
+from onnxpress.cli.shared import OUTPUT, RUN_DIR, Result, common
 
 
 @click.command()
-@click.argument("run_dir", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=FILE, help="report.html, report.md or report.json; default: print it.")
-@force_option
+@click.argument("run_dir", type=RUN_DIR)
+@click.option("-o", "--output", type=OUTPUT, help="report.html, report.md or report.json; default: print it.")
 @common
-def report(run_dir: Path, output: Path | None, force: bool, result: Result) -> None:
+def report(run_dir: Path, output: Path | None, result: Result) -> None:
     """Show the report of RUN_DIR, or write it in the format of the output's suffix."""
-    from onnxpress.files import write_text
     from onnxpress.report import files
     from onnxpress.report.formats import terminal
     from onnxpress.report.report import Report
@@ -27,5 +25,5 @@ def report(run_dir: Path, output: Path | None, force: bool, result: Result) -> N
     if output is None:
         result.show(terminal.render(found), document)
         return
-    write_text(output, files.render(found, output), force=force)
+    result.outputs.write(output, files.render(found, output))
     result.show(f"{output}: written", document)

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import click
 
-from onnxpress.cli.shared import Result, common
+from onnxpress.cli.shared import TEXT, Result, common
 
 
 @click.command()
-@click.argument("recipe")
+@click.argument("recipe", type=TEXT)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Run folder; default NAME-run beside you.")
 @common
 def run(recipe: str, output: Path | None, result: Result) -> None:

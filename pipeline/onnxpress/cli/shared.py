@@ -14,20 +14,71 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from onnxpress.artifact import Artifact, Edit
+    from onnxpress.files import Outputs
     from onnxpress.progress import Progress
     from onnxpress_calibration.profile import Profile
 
-FILE = click.Path(path_type=Path, dir_okay=False)
-output_option = click.option("-o", "--output", type=FILE, required=True, help="Where to write the model.")
-force_option = click.option("--force", is_flag=True, help="Replace an existing output.")
+READ, WRITTEN = "onnxpress.read", "onnxpress.written"
+"""Keys of click's ``Context.meta``: the paths on the command line that the command reads, and those that it writes."""
+
+
+class InputPath(click.Path):
+    """A path that the command reads: no output of it may be the same file. Of a run folder that is its report."""
+
+    def __init__(self, *, dir_okay: bool = False) -> None:
+        super().__init__(path_type=Path, dir_okay=dir_okay)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:  # noqa: ANN401
+        """Take the path down as an input."""
+        path = Path(str(super().convert(value, param, ctx)))
+        _noted(ctx, READ).append(path / "report.json" if path.is_dir() else path)
+        return path
+
+
+class InputText(click.Path):
+    """DATA or SOURCE: where a part of it names a file or a folder, the command reads that."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=str, readable=False)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:  # noqa: ANN401
+        """Take down what may be a path as an input."""
+        text = str(super().convert(value, param, ctx))
+        _noted(ctx, READ).extend(Path(part) for part in (text, text.rpartition(":")[0]) if part)
+        return text
+
+
+class OutputPath(click.Path):
+    """A path that the command writes; refused before the work where that cannot be."""
+
+    def __init__(self, *, allow_dash: bool = False) -> None:
+        super().__init__(path_type=Path, allow_dash=allow_dash)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:  # noqa: ANN401
+        """Take the path down as an output."""
+        path = Path(str(super().convert(value, param, ctx)))
+        if path != STANDARD_OUTPUT:
+            _noted(ctx, WRITTEN).append(path)
+        return path
+
+
+def _noted(ctx: click.Context | None, key: str) -> list[Path]:
+    paths: list[Path] = (ctx or click.get_current_context()).meta.setdefault(key, [])
+    return paths
+
+
+STANDARD_OUTPUT = Path("-")
+INPUT, RUN_DIR, TEXT, OUTPUT = InputPath(), InputPath(dir_okay=True), InputText(), OutputPath()
+output_option = click.option("-o", "--output", type=OUTPUT, required=True, help="Where to write the result.")
 
 
 class Result:
-    """How a command's result leaves: text for people, or JSON for programs, or both."""
+    """How a command's result leaves: files that appear together, text for people, JSON for programs."""
 
-    def __init__(self, json_target: str | None, quiet: int) -> None:
+    def __init__(self, outputs: Outputs, json_target: Path | None, *, quiet: bool) -> None:
+        self.outputs = outputs
+        self.quiet = quiet
         self.json_target = json_target
-        self.quiet = bool(quiet)
 
     @property
     def progress(self) -> Progress:
@@ -36,33 +87,78 @@ class Result:
 
         return Progress(quiet=self.quiet)
 
-    def show(self, text: str, document: dict[str, Any]) -> None:
-        """Print the text, unless ``-q`` or ``--json -`` ask for something else, and write the document."""
-        if self.json_target != "-" and not self.quiet:
-            click.echo(text.rstrip("\n"))
-        if self.json_target is None:
-            return
-        from onnxpress.files import dumps, write_text
+    def save(self, model: ir.Model, output: Path, step: dict[str, Any], *, proven: bool = True) -> Artifact:
+        """Stage a model with its lineage entry; it appears under its name with `show`.
 
-        if self.json_target == "-":
+        Args:
+            model: The model.
+            output: Its name.
+            step: What made it.
+            proven: Make sure that onnxruntime loads what was staged.
+
+        Raises:
+            ModelError: it does not.
+        """
+        from onnxpress import artifact
+        from onnxpress.session import open_session
+
+        made = artifact.save(model, self.outputs.stage(output), step=step)
+        if proven:
+            open_session(made.path)
+        return made
+
+    def show(self, text: str, document: dict[str, Any]) -> None:
+        """Let all outputs appear, the document with them, and print the text unless ``-q`` or ``--json -`` forbid."""
+        from onnxpress.files import dumps
+
+        if self.json_target not in (None, STANDARD_OUTPUT):
+            self.outputs.write(self.json_target, dumps(document))
+        self.outputs.publish()
+        if self.json_target == STANDARD_OUTPUT:
             click.echo(dumps(document), nl=False)
-        else:
-            write_text(Path(self.json_target), dumps(document), force=True)
+        elif not self.quiet:
+            click.echo(text.rstrip("\n"))
 
 
 def common(function: Callable[..., None]) -> Callable[..., None]:
-    """Add the options that every command has; they arrive as one `Result`."""
+    """Add the options that every command has; they arrive as one `Result`.
 
-    @click.option("--json", "json_target", metavar="FILE|-", help="Write the result as JSON; - for standard output.")
+    What the command reads and writes is known from the types of its options, and checked before it runs.
+    """
+
+    @click.option(
+        "--json",
+        "json_target",
+        metavar="FILE|-",
+        type=OutputPath(allow_dash=True),
+        help="Write the result as JSON; - for standard output.",
+    )
+    @click.option("--force", is_flag=True, help="Replace outputs that exist; never an input.")
     @click.option("-v", "--verbose", count=True, help="Say more; a traceback for internal errors.")
     @click.option("-q", "--quiet", count=True, help="Say nothing but errors.")
     @functools.wraps(function)
-    def command(*args: Any, json_target: str | None, verbose: int, quiet: int, **options: Any) -> None:  # noqa: ANN401
+    def command(
+        *args: Any,  # noqa: ANN401
+        json_target: Path | None,
+        force: bool,
+        verbose: int,
+        quiet: int,
+        **options: Any,  # noqa: ANN401
+    ) -> None:
+        from onnxpress import files
+        from onnxpress.scratch import private_tmpdir
+
         if verbose:
             import logging
 
             logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
-        function(*args, result=Result(json_target, quiet), **options)
+        outputs = files.Outputs(force=force)
+        with private_tmpdir(), files.command(outputs):
+            for path in _noted(None, READ):
+                outputs.reads(path)
+            for path in _noted(None, WRITTEN):
+                outputs.claim(path)
+            function(*args, result=Result(outputs, json_target, quiet=bool(quiet)), **options)
 
     return command
 
@@ -96,23 +192,17 @@ def transform(
     output: Path,
     entry: dict[str, Any],
     work: Callable[[ir.Model], Edit],
-    *,
-    force: bool,
-    progress: Progress,
+    result: Result,
 ) -> tuple[Artifact, Edit]:
-    """Prepare a model file, run one step on it and save the result with its lineage entry."""
+    """Prepare a model file, run one step on it and stage the result with its lineage entry."""
     from onnxpress import artifact, provenance
-    from onnxpress.errors import UsageError
     from onnxpress.export.prepare import prepare
 
-    if output.resolve() == model.resolve():
-        raise UsageError(f"output {output}: is the input, which is never changed. Choose another name.")
-    check_output(output, force=force)
     given = artifact.read(model)
-    with progress.task(f"{entry['step']} {model}"):
+    with result.progress.task(f"{entry['step']} {model}"):
         edit = work(prepare(artifact.load(model)).model)
         entry = entry | {"input_sha256": given.sha256, "versions": provenance.versions()}
-        return artifact.save(edit.model, output, step=entry, force=force), edit
+        return result.save(edit.model, output, entry), edit
 
 
 def read_profile(path: Path, model: Path) -> Profile:
@@ -133,22 +223,14 @@ def read_profile(path: Path, model: Path) -> Profile:
     return found
 
 
-def check_output(output: Path, *, force: bool) -> None:
-    """Refuse an output that cannot be written before the work, not after it."""
-    from onnxpress.files import writing
-
-    with writing(output, force=force):
-        pass
-
-
-def step_document(step: str, made: Artifact, edit: Edit) -> dict[str, Any]:
+def step_document(step: str, output: Path, made: Artifact, edit: Edit) -> dict[str, Any]:
     """Return the JSON result of a command that made a model."""
     from dataclasses import asdict
 
     return {
         "schema": "onnxpress.step/1",
         "step": step,
-        "artifact": {"path": str(made.path), "sha256": made.sha256, "size_bytes": made.size_bytes},
+        "artifact": {"path": str(output), "sha256": made.sha256, "size_bytes": made.size_bytes},
         "facts": dict(edit.facts),
         "changed": list(edit.changed),
         "skipped": [asdict(skip) for skip in edit.skipped],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,6 @@ from typing import Any
 from onnxpress.cost import prices
 from onnxpress.cost.prices import Price, Quote
 from onnxpress.errors import UsageError, did_you_mean
-from onnxpress.files import write_text
 
 
 def render(quotes: Sequence[Quote]) -> str:
@@ -59,18 +58,17 @@ def document(quotes: Sequence[Quote]) -> dict[str, Any]:
     return {"schema": "onnxpress.prices-list/1", "currency": "USD", "instances": rows}
 
 
-def written(rows: Sequence[Price], output: Path, *, source: str, force: bool) -> tuple[str, dict[str, Any]]:
+def written(
+    rows: Sequence[Price], output: Path, *, source: str, write: Callable[[Path, str], None]
+) -> tuple[str, dict[str, Any]]:
     """Write a price table; prices without a date get today's.
 
     Returns:
         What to say, for people and as JSON.
 
-    Raises:
-        OutputError: there is a file already, and ``force`` is not set.
-
     """
     today = datetime.now(UTC).date()
-    write_text(output, prices.dump(rows, as_of=today, source=source), force=force)
+    write(output, prices.dump(rows, as_of=today, source=source))
     instances = [row.model_dump(mode="json") for row in rows]
     said = f"{output}: {len(rows)} machines. Use it with --prices, or as {prices.PROJECT_FILE} of your project."
     return said, {"schema": prices.SCHEMA, "currency": "USD", "as_of": str(today), "instances": instances}

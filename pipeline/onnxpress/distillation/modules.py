@@ -16,7 +16,6 @@ from onnxpress.distillation.options import DistillOptions
 from onnxpress.errors import ModelError, UsageError
 from onnxpress.export import sources
 from onnxpress.export.inputs import InputArgument
-from onnxpress.files import writing
 from onnxpress_calibration.dataset import Dataset
 
 
@@ -100,11 +99,6 @@ def distill_module(
     return network.module.cpu().eval(), facts
 
 
-def save_weights(module: nn.Module, path: Path, *, force: bool) -> None:
-    """Write the weights of a model, whole or not at all, as `compress export --weights` reads them.
-
-    Raises:
-        OutputError: see `onnxpress.files.writing`.
-    """
-    with writing(path, force=force) as scratch:
-        save_file({name: value.contiguous() for name, value in module.state_dict().items()}, scratch / path.name)
+def save_weights(module: nn.Module, path: Path) -> None:
+    """Write the weights of a model as `compress export --weights` reads them."""
+    save_file({name: value.contiguous() for name, value in module.state_dict().items()}, path)

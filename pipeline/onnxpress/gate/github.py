@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from onnxpress.files import append_text
 from onnxpress.gate.check import Check, outcome
 from onnxpress.report.formats import markdown
 from onnxpress.report.report import Report
@@ -61,8 +62,7 @@ def _level(check: Check) -> str:
 
 def _append(file: str | None, text: str) -> None:
     if file:
-        with Path(file).open("a", encoding="utf-8") as stream:
-            stream.write(text)
+        append_text(Path(file), text)
 
 
 def _data(text: str) -> str:

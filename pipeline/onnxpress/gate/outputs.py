@@ -7,7 +7,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from onnxpress.files import dumps, write_text
+from onnxpress.files import Outputs, dumps
 from onnxpress.gate import junit, sarif, trend
 from onnxpress.gate.check import exit_code
 from onnxpress.gate.policy import Policy
@@ -50,8 +50,13 @@ def document(report: Report, policy: Policy, code: int) -> dict[str, Any]:
     }
 
 
-def write(files: Mapping[str, Path], report: Report, policy: Policy, today: date) -> None:
-    """Write the forms that were asked for.
+def paths(files: Mapping[str, Path]) -> list[Path]:
+    """Return every file that `write` writes."""
+    return [*files.values(), *([_bigger(files["benchmark"])] if "benchmark" in files else [])]
+
+
+def write(files: Mapping[str, Path], report: Report, policy: Policy, today: date, outputs: Outputs) -> None:
+    """Stage the forms that were asked for.
 
     Args:
         files: Path by form, a key of `FILES`. Beside the file of ``benchmark``, whose numbers are better when smaller,
@@ -59,20 +64,24 @@ def write(files: Mapping[str, Path], report: Report, policy: Policy, today: date
         report: With checks.
         policy: What it was judged by.
         today: The day of it.
+        outputs: Those of the command.
 
     """
     for form, path in files.items():
         if form == "json":
-            write_text(path, dumps(document(report, policy, exit_code(report.checks))), force=True)
+            outputs.write(path, dumps(document(report, policy, exit_code(report.checks))))
         elif form == "junit":
-            write_text(path, junit.render(report.checks), force=True)
+            outputs.write(path, junit.render(report.checks))
         elif form == "sarif":
-            write_text(path, sarif.render(report.checks, policy.path), force=True)
+            outputs.write(path, sarif.render(report.checks, policy.path))
         elif form == "markdown":
-            write_text(path, markdown.render(report), force=True)
+            outputs.write(path, markdown.render(report))
         elif form == "html":
-            write_text(path, html.render(report), force=True)
+            outputs.write(path, html.render(report))
         else:
-            bigger = path.with_name(f"{path.stem}-bigger{path.suffix}")
-            write_text(path, trend.render(report, today, smaller_is_better=True), force=True)
-            write_text(bigger, trend.render(report, today, smaller_is_better=False), force=True)
+            outputs.write(path, trend.render(report, today, smaller_is_better=True))
+            outputs.write(_bigger(path), trend.render(report, today, smaller_is_better=False))
+
+
+def _bigger(path: Path) -> Path:
+    return path.with_name(f"{path.stem}-bigger{path.suffix}")

@@ -25,10 +25,8 @@ it is solved; memory holds the normal equations and one batch, however many samp
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
@@ -41,6 +39,7 @@ from onnxpress.pruning.linear import Linear, Moments, linear, some_rows, with_on
 from onnxpress.pruning.spool import Spool
 from onnxpress.pruning.surgery import Kept
 from onnxpress.pruning.walk import Walk
+from onnxpress.scratch import temporary
 from onnxpress_calibration.dataset import Dataset
 
 RIDGE = 1e-3
@@ -78,17 +77,17 @@ def repair(
         elif offset is not None:
             layers.append((position, offset))
     with (
-        tempfile.TemporaryDirectory(prefix="onnxpress-repair-") as folder,
+        temporary() as folder,
         stage("re-solve layers", len(layers)) as advance,
     ):
-        now, before = (Walk(model, data, Path(folder)) for model in (pruned, reference))
+        now, before = (Walk(model, data, folder) for model in (pruned, reference))
         for position, part in layers:
             now.to(position)
             before.to(places[part.node.outputs[0].name] + 1)
             if isinstance(part, _Offset):
                 part.solve(now, before, twins)
             else:
-                part.solve(pruned, Spool(Path(folder), part.rows(now, before, twins)))
+                part.solve(pruned, Spool(folder, part.rows(now, before, twins)))
             advance(1)
     return [label(part.node) for _, part in layers]
 

@@ -9,7 +9,6 @@ what it reads and writes.
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +19,7 @@ from onnxpress import artifact, graph
 from onnxpress.artifact import Skip
 from onnxpress.errors import ModelError, UsageError
 from onnxpress.quantization.layers import Layer, layers
+from onnxpress.scratch import temporary
 from onnxpress.session import SessionOptions, loaded
 
 INT8 = frozenset(
@@ -178,8 +178,8 @@ def require(
         ModelError: a layer runs as float; the message names the layers, and why.
     """
     if isinstance(model, ir.Model):
-        with tempfile.TemporaryDirectory(prefix="onnxpress-") as folder:
-            require(artifact.save(model, Path(folder) / "model.onnx").path, pattern, skipped, options)
+        with temporary() as folder:
+            require(artifact.save(model, folder / "model.onnx").path, pattern, skipped, options)
         return
     try:
         expression = re.compile(pattern)

@@ -14,7 +14,7 @@ lower the error; it starts from nearest rounding where that is better, so the re
 
 from __future__ import annotations
 
-import tempfile
+import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -31,6 +31,7 @@ from onnxpress.quantization.params import WeightGrid, along
 from onnxpress.quantization.placement import Placement
 from onnxpress.quantization.profiling import exposing, groups, named
 from onnxpress.running import over, shared
+from onnxpress.scratch import temporary
 from onnxpress_calibration.dataset import Dataset, samples_in
 
 SAMPLES = 128
@@ -286,5 +287,7 @@ def _moments(layer: Linear) -> Moments:
     empty = np.zeros((layer.groups, features + 1, 0))
     if np.prod(shape) * 8 <= IN_MEMORY_BYTES:
         return Moments(np.zeros(shape), empty)
-    with tempfile.TemporaryFile(prefix="onnxpress-moments-") as file:
+    with temporary() as folder, (folder / "moments").open("w+b") as file:
+        if hasattr(os, "posix_fallocate"):  # else a disk that fills up later ends the process
+            os.posix_fallocate(file.fileno(), 0, int(np.prod(shape)) * 8)
         return Moments(np.memmap(file, np.float64, "w+", shape=shape), empty)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from onnxpress.errors import UsageError
-from onnxpress.files import writing
+from onnxpress.files import Outputs
 from onnxpress.report.formats import html, markdown
 from onnxpress.report.report import Report
 
@@ -28,7 +28,9 @@ def render(report: Report, output: Path) -> str:
 
 def write(report: Report, folder: Path) -> None:
     """Write the report of a run into its folder, in every form: all of them or none."""
-    with writing(folder / "report.json", force=True) as scratch:
+    with Outputs() as outputs:
         for suffix in FORMS:
-            place = scratch / f"report{suffix}"
-            place.write_text(render(report, place), encoding="utf-8")
+            place = folder / f"report{suffix}"
+            outputs.claim(place, replace=True)
+            outputs.write(place, render(report, place))
+        outputs.publish()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -33,6 +32,7 @@ from onnxpress.quantization.saturation import limited
 from onnxpress.quantization.sensitivity import sensitivity
 from onnxpress.quantization.techniques.bias_correction import bias_shifts
 from onnxpress.quantization.weights import Weights
+from onnxpress.scratch import temporary
 from onnxpress.session import SessionOptions, onnxruntime
 from onnxpress_calibration.dataset import Dataset
 from onnxpress_calibration.profile import Profile
@@ -96,8 +96,7 @@ def choose(
     session = SessionOptions(provider=options.provider, threads=options.threads or host.usable_threads())
     data = evaluation or calibration
     bound = bound_of(options, metric)
-    with tempfile.TemporaryDirectory(prefix="onnxpress-auto-") as scratch:
-        folder = Path(scratch)
+    with temporary() as folder:
         reference = artifact.save(model, folder / "float.onnx")
         inputs = prepare_inputs({"float": model}, baseline="float", data=data, seed=options.seed)
         with Race(inputs, session, folder) as race:

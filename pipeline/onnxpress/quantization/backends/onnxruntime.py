@@ -7,9 +7,7 @@ go straight to the classes that write the graph. What they quantize is onnxrunti
 from __future__ import annotations
 
 import importlib
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
@@ -19,6 +17,7 @@ from onnxpress.artifact import Edit
 from onnxpress.errors import ModelError
 from onnxpress.export.passes.names import name_uniquely
 from onnxpress.quantization.options import QuantizeOptions
+from onnxpress.scratch import temporary
 from onnxpress.session import onnxruntime
 
 TYPES = {"int8": "QInt8", "uint8": "QUInt8", "int16": "QInt16", "uint16": "QUInt16"}
@@ -51,8 +50,8 @@ def write(model: ir.Model, ranges: Mapping[str, tuple[float, float]], options: Q
     values = {name: (np.float32(low), np.float32(high)) for name, (low, high) in ranges.items()}
     qdq = options.format == "qdq"
     excluded = [node.name or "" for node in model.graph if not options.selects(node.name or "")]
-    with tempfile.TemporaryDirectory(prefix="onnxpress-") as folder:
-        path = artifact.save(model, Path(folder) / "model.onnx").path
+    with temporary() as folder:
+        path = artifact.save(model, folder / "model.onnx").path
         try:
             shared = (
                 utilities.load_model_with_shape_infer(path),
