@@ -6,7 +6,6 @@ the hour of work before it. The schema is DESIGN's ``onnxpress.recipe/1``; see `
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
@@ -22,7 +21,7 @@ from onnxpress.errors import UsageError, did_you_mean
 from onnxpress.export.options import ExportOptions
 from onnxpress.pruning.options import PruneOptions
 from onnxpress.quantization.options import QuantizeOptions
-from onnxpress.validation import explain, keys, line_of
+from onnxpress.validation import explain, keys, line_of, read_yaml
 
 SCHEMA = "onnxpress.recipe/1"
 BASELINE = "float"
@@ -78,22 +77,15 @@ class Recipe(BaseModel):
         Raises:
             UsageError: no such file, not YAML, an unknown key or a wrong value (with its line).
         """
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise UsageError(f"recipe {path}: cannot be read ({error.strerror}). Check the path.") from error
-        try:
-            root = yaml.compose(content, Loader=yaml.SafeLoader)
-            values = yaml.safe_load(content)
-        except yaml.YAMLError as error:
-            raise UsageError(f"recipe {path}: not YAML ({' '.join(str(error).split())}).") from error
+        found = read_yaml(path, "recipe")
+        root, values = found.root, found.value
         if root is None or not isinstance(values, dict):
             raise UsageError(f"recipe {path}: is empty. It starts with `schema: {SCHEMA}`; see docs/recipe.md.")
         for own in values.keys() & {"path", "sha256", "schema_name"}:
             raise UsageError(f"recipe {path}: unknown key {own!r}.{did_you_mean(own, keys(cls))}")
         try:
             values["variants"] = _variants(values.get("variants"), root)
-            recipe = cls.model_validate(values | {"path": path, "sha256": hashlib.sha256(content).hexdigest()})
+            recipe = cls.model_validate(values | {"path": path, "sha256": found.sha256})
         except ValidationError as error:
             raise UsageError(f"recipe {path}{explain(error, cls, root)}") from error
         except UsageError as error:

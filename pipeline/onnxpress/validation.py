@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,6 +12,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from onnxpress.errors import UsageError, did_you_mean
+from onnxpress_calibration.documents import YAML_BYTES, DocumentError, parse_yaml, read_bytes, shortened
 
 Options = TypeVar("Options", bound=BaseModel)
 Location = Sequence[str | int]
@@ -27,26 +30,51 @@ def options(model: type[Options], values: Mapping[str, Any]) -> Options:
         raise UsageError(explain(error, model).removeprefix(": ")) from error
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Yaml:
+    """A YAML file that was read."""
+
+    root: yaml.Node | None
+    """Its nodes, which know their lines; None for an empty file."""
+    value: Any
+    sha256: str
+
+
+def read_yaml(path: Path, what: str, *, advice: str = "Check the path.") -> Yaml:
+    """Read a YAML file that a user wrote.
+
+    Args:
+        path: The file.
+        what: What it is, the first word of messages.
+        advice: What to do when it cannot be read.
+
+    Raises:
+        UsageError: it cannot be read, is not YAML, or passes a limit of `documents`.
+    """
+    try:
+        content = read_bytes(path, YAML_BYTES)
+        root, value = parse_yaml(content)
+    except OSError as error:
+        raise UsageError(f"{what} {path}: cannot be read ({error.strerror}). {advice}") from error
+    except DocumentError as error:
+        raise UsageError(f"{what} {path}{error}") from error
+    return Yaml(root=root, value=value, sha256=hashlib.sha256(content).hexdigest())
+
+
 def read_mapping(path: Path, model: type[BaseModel]) -> dict[str, Any]:
     """Read a YAML file with some of a model's keys.
 
     Raises:
         UsageError: there is no such file, it is not YAML, or a key or value is wrong; the message names the line.
     """
+    found = read_yaml(path, "settings")
+    if not isinstance(found.value, dict):
+        raise UsageError(f"settings {path}: must be a mapping of names to values, for example `pue: 1.2`.")
     try:
-        text = path.read_text(encoding="utf-8")
-        root, values = yaml.compose(text, Loader=yaml.SafeLoader), yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: cannot be read ({error}). Check the path.") from error
-    except yaml.YAMLError as error:
-        raise UsageError(f"{path}: not YAML ({' '.join(str(error).split())}).") from error
-    if not isinstance(values, dict):
-        raise UsageError(f"{path}: must be a mapping of names to values, for example `pue: 1.2`.")
-    try:
-        model.model_validate(values)
+        model.model_validate(found.value)
     except ValidationError as error:
-        raise UsageError(f"{path}{explain(error, model, root)}") from error
-    return values
+        raise UsageError(f"settings {path}{explain(error, model, found.root)}") from error
+    return found.value
 
 
 def explain(error: ValidationError, model: type[BaseModel], root: yaml.Node | None = None, at: Location = ()) -> str:
@@ -66,9 +94,9 @@ def explain(error: ValidationError, model: type[BaseModel], root: yaml.Node | No
     if problem["type"] == "extra_forbidden":
         return f"{place}: unknown key {where!r}.{did_you_mean(str(inner[-1]), keys(_owner(model, inner[:-1])))}"
     if problem["type"] == "missing":
-        return f"{place}: {where!r} is missing. Add it; see docs/recipe.md."
+        return f"{place}: {where!r} is missing. Add it."
     message = problem["msg"].removeprefix("Value error, ")
-    given = "" if problem["type"] == "value_error" else f" (given: {problem['input']!r})"
+    given = "" if problem["type"] == "value_error" else f" (given: {shortened(problem['input'])})"
     return f"{place}: {where + ': ' if where else ''}{message}{given}"
 
 

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from onnxpress_calibration.dataset import LABELS, Array
+from onnxpress_calibration.documents import YAML_BYTES, DocumentError, parse_yaml, read_bytes, shortened
 from onnxpress_calibration.errors import DataError
 
 SPEC_FILE = "preprocessing.yaml"
@@ -53,17 +54,17 @@ def read(text: str) -> Iterator[dict[str, Array]]:
 
 
 def _spec(folder: Path) -> dict[str, Any]:
-    import yaml
-
     file = folder / SPEC_FILE
     if not file.is_file():
         raise DataError(f"data {folder}: a folder of images needs a {SPEC_FILE} that says how they become arrays.")
     try:
-        spec = yaml.safe_load(file.read_text())
-    except yaml.YAMLError as error:
-        raise DataError(f"{file}: not YAML ({error}).") from error
+        _, spec = parse_yaml(read_bytes(file, YAML_BYTES))
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read ({error.strerror}).") from error
+    except DocumentError as error:
+        raise DataError(f"{file}{error}") from error
     if not isinstance(spec, dict) or not {"input", "size"} <= spec.keys() or not spec.keys() <= KEYS:
-        raise DataError(f"{file}: needs the keys input and size, and knows {sorted(KEYS)}; it has {spec!r}.")
+        raise DataError(f"{file}: needs the keys input and size, and knows {sorted(KEYS)}; it has {shortened(spec)}.")
     return spec
 
 

@@ -16,10 +16,10 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Annotated, Literal
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from onnxpress.errors import UsageError
+from onnxpress.validation import explain, read_yaml
 
 SCHEMA = "onnxpress.prices/1"
 BUNDLED = Path(__file__).parent / "prices.yaml"
@@ -103,19 +103,13 @@ def read(path: Path) -> list[Price]:
         UsageError: no such file, or not a price table.
 
     """
+    found = read_yaml(path, "prices")
+    if not isinstance(found.value, dict):
+        raise UsageError(f"prices {path}: is no price table, which starts with `schema: {SCHEMA}`.")
     try:
-        content = yaml.safe_load(path.read_bytes())
-    except OSError as error:
-        raise UsageError(f"prices {path}: cannot be read ({error.strerror}). Check the path.") from error
-    except yaml.YAMLError as error:
-        raise UsageError(f"prices {path}: not YAML ({' '.join(str(error).split())}).") from error
-    try:
-        table = Table.model_validate(content)
+        table = Table.model_validate(found.value)
     except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in problem["loc"])
-        what = problem["msg"].removeprefix("Value error, ")
-        raise UsageError(f"prices {path}: {where or 'the file'}: {what}. See schema {SCHEMA}.") from error
+        raise UsageError(f"prices {path}{explain(error, Table, found.root)} See schema {SCHEMA}.") from error
     names = [row.instance for row in table.instances]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:

@@ -55,8 +55,9 @@ def gate(
         days = (waiver.expires - today).days
         if policy.settings.max_waiver_days and days > policy.settings.max_waiver_days:
             raise UsageError(
-                f"policy {policy.path}:{waiver.line}: waiver of {waiver.rule!r}: runs for {days} days, max_waiver_days "
-                f"is {policy.settings.max_waiver_days}. Let it expire earlier, and renew it when it still is needed."
+                f"policy {policy.path}, line {waiver.line}: waiver of {waiver.rule!r}: runs for {days} days, "
+                f"max_waiver_days is {policy.settings.max_waiver_days}. Let it expire earlier, and renew "
+                "it when it still is needed."
             )
     targets = {variant: target(report, variant) for variant in chosen}
     rules = {variant: policy.rules_for(targets[variant]) for variant in chosen}

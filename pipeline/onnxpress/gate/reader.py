@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import os
 from collections.abc import Collection, Mapping
 from datetime import date
@@ -18,6 +17,7 @@ from onnxpress.gate.check import LEVELS, Level
 from onnxpress.gate.policy import ALWAYS, SCHEMA, Condition, Limit, Override, Policy, Rule, Settings, Target, Waiver
 from onnxpress.gate.rules import BOUNDS, RULES, Kind
 from onnxpress.units import UnitError, parse
+from onnxpress.validation import read_yaml
 
 PRESETS = Path(__file__).parent / "presets"
 HOLDS = Limit(name="must hold", value=1, text="")
@@ -31,16 +31,8 @@ def read(path: Path) -> Policy:
     Raises:
         UsageError: there is no such file, it is not YAML, or something in it is unknown, missing or without unit.
     """
-    try:
-        content = path.read_bytes()
-        root = yaml.compose(content, Loader=yaml.SafeLoader)
-    except FileNotFoundError as error:
-        raise UsageError(f"policy {path}: no such file. Name one with --policy.") from error
-    except OSError as error:
-        raise UsageError(f"policy {path}: cannot be read ({error.strerror}).") from error
-    except yaml.YAMLError as error:
-        raise UsageError(f"policy {path}: not YAML ({' '.join(str(error).split())}).") from error
-    return Reader(path).policy(root, hashlib.sha256(content).hexdigest())
+    found = read_yaml(path, "policy", advice="Name one with --policy.")
+    return Reader(path).policy(found.root, found.sha256)
 
 
 def presets() -> list[str]:
@@ -292,7 +284,7 @@ class Reader:
 
     def refuse(self, node: yaml.Node, problem: str) -> NoReturn:
         """End with the place and the problem."""
-        raise UsageError(f"policy {self.path}:{self.line(node)}: {problem}")
+        raise UsageError(f"policy {self.path}, line {self.line(node)}: {problem}")
 
     def line(self, node: yaml.Node) -> int:
         """Return the line of a node."""

@@ -156,7 +156,7 @@ def test_junit_keeps_to_the_schema(place: Path, compress: Compress) -> None:
     ("words", "code", "message"),
     [
         (("float.onnx",), 2, "nothing to compare it with"),
-        (("float.onnx", "int8.onnx", "--policy", "no.yaml"), 2, "no such file. Name one with --policy"),
+        (("float.onnx", "int8.onnx", "--policy", "no.yaml"), 2, "(No such file or directory). Name one with --policy"),
         (("float.onnx", "nothing.onnx"), 2, "no such file"),
         (("float.onnx", "int8.onnx", "--variant", "int4"), 2, "Did you mean 'int8'?"),
         (("float.onnx", "int8.onnx", "--metric", "top7"), 2, "metric 'top7': unknown"),

@@ -468,7 +468,7 @@ def test_a_waiver_longer_than_the_policy_allows_is_refused(judge: Judge) -> None
             WAIVER.format(bound=", max: 2 MB") + "settings: {max_waiver_days: 30}",
             today=date(2026, 7, 14),
         )
-    assert "gate.yaml:5: " in str(error.value)
+    assert "gate.yaml, line 5: " in str(error.value)
 
 
 def test_a_waiver_for_other_targets_waives_nothing(judge: Judge) -> None:

@@ -142,7 +142,7 @@ def test_bounds_are_read_in_the_unit_of_their_rule(policy: Load, rule: str, valu
 def test_what_is_not_understood_is_refused_with_its_line(policy: Load, text: str, line: int, message: str) -> None:
     with pytest.raises(UsageError) as error:
         policy(text)
-    assert f"gate.yaml:{line}: " in str(error.value)
+    assert f"gate.yaml, line {line}: " in str(error.value)
     assert message in str(error.value)
     assert error.value.exit_code == 2
     assert "\n" not in str(error.value)
@@ -174,7 +174,7 @@ def test_a_waiver_is_complete_and_only_loosens(policy: Load, waiver: str, messag
     with pytest.raises(UsageError) as error:
         policy(f"{rules}waivers:\n  - {waiver}\n")
     assert message in str(error.value)
-    assert "gate.yaml:6: " in str(error.value)
+    assert "gate.yaml, line 6: " in str(error.value)
 
 
 def test_two_waivers_of_one_rule_are_refused(policy: Load) -> None:
@@ -204,7 +204,7 @@ def test_a_file_that_is_no_policy(tmp_path: Path, content: str, message: str) ->
 
 
 def test_a_policy_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no such file"):
+    with pytest.raises(UsageError, match="No such file"):
         reader.read(tmp_path / "gate.yaml")
     with pytest.raises(UsageError, match="cannot be read"):
         reader.read(tmp_path)
@@ -297,5 +297,5 @@ def test_strict_makes_every_warning_an_error(policy: Load) -> None:
 def test_what_is_not_understood_in_the_rest_is_refused(policy: Load, text: str, line: int, message: str) -> None:
     with pytest.raises(UsageError) as error:
         policy(text)
-    assert f"gate.yaml:{line}: " in str(error.value)
+    assert f"gate.yaml, line {line}: " in str(error.value)
     assert message in str(error.value)

@@ -7,6 +7,7 @@ part of this product: prices are facts, their collections belong to those who ma
 
 from __future__ import annotations
 
+import csv
 import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -73,7 +74,7 @@ def parse(name: str, content: bytes, chosen: Chosen, *, where: str) -> list[Pric
     reader = source(name)
     try:
         rows: Sequence[Price] = reader.parse(content, chosen)
-    except (ValueError, KeyError, TypeError, AttributeError, StopIteration) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, StopIteration, RecursionError, csv.Error) as error:
         said = " ".join(str(error).split())[:200]
         raise DataError(f"prices {where}: not in the format {name} ({type(error).__name__}: {said}).") from error
     if not rows:

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from datetime import date
 
-import yaml
-
 from onnxpress.cost.prices import Price, money
 from onnxpress.cost.sources import Chosen
+from onnxpress_calibration.documents import parse_yaml
 
 ADDRESS = "https://raw.githubusercontent.com/Cyclenerd/google-cloud-pricing-cost-calculator/master/pricing.yml"
 ARM = ("t2a-", "c4a-", "n4a-", "a4x-")
@@ -24,7 +23,7 @@ def url(_chosen: Chosen) -> str:
 
 def parse(content: bytes, chosen: Chosen) -> list[Price]:
     """Read the file."""
-    document = yaml.load(content, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - both are safe
+    _, document = parse_yaml(content)
     made = str(document["about"].get("generated") or document["about"]["timestamp"])[:10]
     rows = []
     for kind, facts in document["compute"]["instance"].items():
