@@ -12,7 +12,8 @@ from onnxpress.bench import statistics
 from onnxpress.bench.messages import Block
 from onnxpress.bench.protocol import Variant
 from onnxpress.bench.scenarios import Scenario
-from onnxpress.bench.statistics import CONFIDENCE, EARLY_CONFIDENCE, MIN_PAIRS, Interval
+from onnxpress.bench.statistics import EARLY_CONFIDENCE, MIN_PAIRS, MIN_PROCESSES, Interval
+from onnxpress.intervals import CONFIDENCE
 
 Verdict = Literal["pass", "fail", "inconclusive"]
 
@@ -37,6 +38,8 @@ class Comparison:
     lower_is_better: bool = True
     ratio: Interval
     """Candidate ÷ baseline, with its interval; it counts the pairs it rests on."""
+    processes: int
+    """Of each variant, that these pairs come from."""
     ratios: tuple[float, ...] = ()
     """Of each pair that counts, in the order of measuring."""
     disturbed: int
@@ -48,8 +51,10 @@ class Comparison:
         """Judge the change by a limit, a share such as 0.05.
 
         ``fail`` when the whole interval is worse than the limit, ``pass`` when no part of it is, else ``inconclusive``:
-        more pairs would narrow it.
+        more pairs would narrow it. Fewer than `MIN_PROCESSES` decide nothing.
         """
+        if self.processes < MIN_PROCESSES:
+            return "inconclusive"
         best, worst = (
             (self.ratio.low, self.ratio.high) if self.lower_is_better else (1 / self.ratio.high, 1 / self.ratio.low)
         )
@@ -60,8 +65,7 @@ class Comparison:
     @property
     def improved(self) -> bool:
         """Whether the candidate is better, by more than `MIN_EFFECT` and by more than chance."""
-        worst = self.ratio.high if self.lower_is_better else 1 / self.ratio.low
-        return worst < 1 - MIN_EFFECT
+        return self.verdict(-MIN_EFFECT) == "pass"
 
     @property
     def taken(self) -> int:
@@ -104,6 +108,7 @@ def compare(
         metric=scenario.metric,
         lower_is_better=scenario.lower_is_better,
         ratio=statistics.center(logs, confidence).exp(),
+        processes=sum(bool(group) for group in logs),
         ratios=tuple(math.exp(one) for group in logs for one in group),
         disturbed=all_count - kept_count,
         dropped=all_count - sum(map(len, used)),

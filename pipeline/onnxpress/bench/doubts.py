@@ -13,6 +13,7 @@ from onnxpress.bench.measured import Measured
 from onnxpress.bench.nvml import Gpu
 from onnxpress.bench.options import BenchOptions
 from onnxpress.bench.protocol import ENOUGH_PAIRS, REPLICATES, Variant
+from onnxpress.bench.statistics import MIN_PROCESSES
 
 MAX_AA = 0.01
 """A baseline that seems to differ by more than this from itself speaks against the host."""
@@ -25,7 +26,7 @@ BUSY_LOAD = 0.5
 PYTHON_OVERHEAD_MS = 0.05
 IDLE_REASON = 1
 """NVML's throttle reason that only says that nothing runs."""
-UNFIT = ("aa-differs", "noisy-host", "few-pairs")
+UNFIT = ("aa-differs", "noisy-host", "few-pairs", "few-processes")
 """After these, no release should be decided on the timings."""
 
 
@@ -121,6 +122,14 @@ def about_pairs(
         options: What was asked for.
 
     """
+    fewest = min((each.processes for each in comparisons), default=MIN_PROCESSES)
+    if fewest < MIN_PROCESSES:
+        yield Doubt(
+            code="few-processes",
+            message=f"The pairs of a comparison come from {fewest} process{'es' * (fewest != 1)} of each model; "
+            f"{MIN_PROCESSES} are needed to tell a model from a process's luck. Ask for more pairs, or a larger budget "
+            f"than {options.budget.total_seconds():.0f} s.",
+        )
     taken = min((each.taken for each in comparisons), default=options.pairs)
     if taken < ENOUGH_PAIRS:
         yield Doubt(

@@ -25,7 +25,7 @@ from onnxpress.bench.messages import Block, Loaded, WarmedUp
 from onnxpress.bench.probing import BLOCK_MS, Clock, Launch, Layout, Probe, Probing, Worker
 from onnxpress.bench.runner import LEAD_IN_RUNS
 from onnxpress.bench.scenarios import Scenario
-from onnxpress.bench.statistics import MIN_PAIRS
+from onnxpress.bench.statistics import MIN_PAIRS, MIN_PROCESSES
 
 REPLICATES = 5
 BLOCK_OVERHEAD_MS = 4
@@ -34,8 +34,8 @@ ENOUGH_PAIRS = 20
 """Below this, an interval is too wide to bet on: blocks are made shorter before there are fewer."""
 LONGEST = 2
 """How many times the pairs that were wanted are taken while a verdict is open and the budget lasts."""
-START_SHARE = 0.5
-"""Of the budget, for starting processes."""
+START_SHARES = {REPLICATES: 0.5, MIN_PROCESSES: 0.8}
+"""Of the budget, for starting so many processes of each variant."""
 Advance = Callable[[int], object]
 
 
@@ -234,12 +234,13 @@ class _Replicates:
 def plan(probes: Mapping[str, Probe], scenarios: Mapping[str, Scenario], *, pairs: int, budget_ms: float) -> Plan:
     """Choose how much is measured within a budget.
 
-    Starts may take half of the budget, so heavy models get fewer replicates. Of the rest, there are as many pairs as
-    were asked for, or as fit; rather than fewer than `ENOUGH_PAIRS`, blocks get shorter, down to a single run. There
-    are `MIN_PAIRS` in any case: without an interval, a comparison would say nothing.
+    Starts may take half of the budget, and more for `MIN_PROCESSES`, so heavy models get fewer replicates. Of the rest,
+    there are as many pairs as were asked for, or as fit; rather than fewer than `ENOUGH_PAIRS`, blocks get shorter,
+    down to a single run. There are `MIN_PAIRS` in any case: without an interval, a comparison would say nothing.
     """
     starts_ms = sum(probe.start_ms for probe in probes.values())
-    replicates = max(1, min(REPLICATES, int(START_SHARE * budget_ms / starts_ms)))
+    affordable = [min(most, int(share * budget_ms / starts_ms)) for most, share in START_SHARES.items()]
+    replicates = max(1, *affordable)
     available_ms = budget_ms - replicates * starts_ms
     durations = {(scenario, name): probe.run_ms[scenario] for name, probe in probes.items() for scenario in scenarios}
     runs = {key: max(scenarios[key[0]].min_runs, math.ceil(BLOCK_MS / run_ms)) for key, run_ms in durations.items()}
@@ -254,8 +255,7 @@ def plan(probes: Mapping[str, Probe], scenarios: Mapping[str, Scenario], *, pair
         share = max(0.0, (available_ms / wanted - around_ms) / timed_ms(runs))
         runs = {key: max(1, int(share * count)) for key, count in runs.items()}
         pairs = wanted
-    affordable = int(available_ms / (timed_ms(runs) + around_ms))
-    rounds = max(MIN_PAIRS, min(pairs, affordable))
+    rounds = max(MIN_PAIRS, min(pairs, int(available_ms / (timed_ms(runs) + around_ms))))
     replicates = min(replicates, rounds)
     return Plan(
         rounds=tuple(rounds // replicates + (number < rounds % replicates) for number in range(replicates)), runs=runs

@@ -99,6 +99,7 @@ class Bench:
             "metric": comparison.metric,
             "lower_is_better": comparison.lower_is_better,
             "pairs": ratio.count,
+            "processes": comparison.processes,
             "dropped": comparison.dropped,
             "change_pct": 100 * (ratio.value - 1),
             "ci95_pct": [100 * (ratio.low - 1), 100 * (ratio.high - 1)],

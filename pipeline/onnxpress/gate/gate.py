@@ -13,6 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 
+from onnxpress.bench.doubts import UNFIT
 from onnxpress.errors import EvidenceError, UsageError, did_you_mean
 from onnxpress.gate.check import LEVELS, Check, Level, Verdict
 from onnxpress.gate.estimates import Estimate, Reading, Subject
@@ -148,7 +149,7 @@ def _check(report: Report, policy: Policy, rule: Rule, about: Target, today: dat
         reading=reading,
         last=policy.stored.value(about.variant, rule.name) if policy.stored else None,
         settings=policy.settings,
-        noisy=_noisy(report, kind),
+        unfit=_unfit(report, kind),
     )
     finding = judge.judge(rule.limits)
     waiver = next((one for one in policy.waivers if one.rule == rule.name and one.when.holds(about)), None)
@@ -167,8 +168,12 @@ def _check(report: Report, policy: Policy, rule: Rule, about: Target, today: dat
     )
 
 
-def _noisy(report: Report, kind: Kind) -> bool:
-    return kind.timed and report.bench is not None and not report.bench["fit_for_gating"]
+def _unfit(report: Report, kind: Kind) -> str:
+    """Say why the timings decide nothing; empty where they do, or where the rule rests on none."""
+    if not kind.timed or report.bench is None or report.bench["fit_for_gating"]:
+        return ""
+    reasons = [warning["message"] for warning in report.bench["warnings"] if warning["code"] in UNFIT]
+    return "the timings are not fit to decide on" + (f": {' '.join(reasons)}" if reasons else "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,7 +186,8 @@ class _Judge:
     last: float | None
     """The stored baseline's value."""
     settings: Settings
-    noisy: bool
+    unfit: str
+    """Why the timings decide nothing; empty where they do."""
 
     def judge(self, limits: Sequence[Limit]) -> _Finding:
         rule, settings = self.rule, self.settings
@@ -195,15 +201,14 @@ class _Judge:
         beyond = [
             self.reading.why or _how_far(limit, estimate) for verdict, limit, estimate in judged if verdict == "fail"
         ]
-        noisy = self.noisy and settings.unfit_host != "off"
-        if beyond and not noisy:
+        unfit = self.unfit if settings.unfit_host != "off" else ""
+        if beyond and not unfit:
             verdict: Verdict = "fail" if rule.level == "error" else "warn"
             return _Finding(verdict=verdict, level=rule.level, reason="; ".join(beyond))
         if missing:
             return _Finding(verdict="missing", level=_least(rule.level, settings.missing), reason=self.advice(missing))
-        if noisy and judged:
-            reason = "the host was too noisy to decide: measure again on a quiet one"
-            return _Finding(verdict="inconclusive", level=_least(rule.level, settings.unfit_host), reason=reason)
+        if unfit and judged:
+            return _Finding(verdict="inconclusive", level=_least(rule.level, settings.unfit_host), reason=unfit)
         open_ = [self.what_would_decide(limit, one) for verdict, limit, one in judged if verdict == "inconclusive"]
         open_ = open_ or [text for _, _, one in judged if (text := self.too_few(one))]
         if open_:

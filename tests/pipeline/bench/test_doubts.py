@@ -23,6 +23,7 @@ QUIET = Comparison(
     candidate="int8",
     metric="latency.p50",
     ratio=Interval(value=1.0, low=0.99, high=1.01, count=30),
+    processes=5,
     disturbed=0,
     dropped=0,
 )
@@ -86,6 +87,14 @@ def test_doubtful_pairs(taken: int, replicates: int, disturbed: int, expected: l
     found = codes(doubts.about_pairs([QUIET, worst], replicates=replicates, certain=False, options=BenchOptions()))
     assert found == expected
     assert set(found).isdisjoint(doubts.UNFIT) is fit
+
+
+@pytest.mark.parametrize(("processes", "expected"), [(1, ["few-processes"]), (2, ["few-processes"]), (3, [])])
+def test_one_processs_luck_is_no_model(processes: int, expected: list[str]) -> None:
+    few = replace(QUIET, processes=processes)
+    found = list(doubts.about_pairs([QUIET, few], replicates=processes, certain=True, options=BenchOptions()))
+    assert codes(found) == expected
+    assert set(expected).issubset(doubts.UNFIT)
 
 
 @pytest.mark.parametrize(("high", "expected"), [(1.1, "disturbed-pairs"), (1.11, "noisy-host")])

@@ -291,8 +291,9 @@ def test_plan_gives_up_pairs_first_then_runs_of_a_block_then_more_pairs() -> Non
     assert sum(least.rounds) == 6 and set(least.runs.values()) == {1}
 
 
-def test_plan_spends_at_most_half_of_the_budget_on_starts() -> None:
+def test_plan_spends_at_most_half_of_the_budget_on_starts_unless_for_three() -> None:
     assert len(plan(probes(4000, 2), SINGLE, pairs=30, budget_ms=60_000).rounds) == 3
+    assert len(plan(probes(7500, 2), SINGLE, pairs=30, budget_ms=60_000).rounds) == 3  # with fewer, nothing is decided
     assert len(plan(probes(40_000, 2), SINGLE, pairs=30, budget_ms=60_000).rounds) == 1
 
 

@@ -246,11 +246,12 @@ def test_an_inconclusive_check_does_not_fail_the_gate_by_default(judge: Judge) -
 @pytest.mark.parametrize("ratio", ["0.2", "0.5"])  # would fail, would pass
 def test_an_unfit_host_decides_nothing_about_time(judge: Judge, report: Report, ratio: str) -> None:
     assert report.bench is not None
-    unfit = dataclasses.replace(report, bench={**report.bench, "fit_for_gating": False})
+    warnings = [{"code": "few-inputs", "message": "Few."}, {"code": "noisy-host", "message": "Pairs were disturbed."}]
+    unfit = dataclasses.replace(report, bench={**report.bench, "fit_for_gating": False, "warnings": warnings})
     rule = f"latency.p50: [error, {{max_ratio: {ratio}}}]"
     check = judge(rule, on=unfit)
     assert (check.verdict, check.level) == ("inconclusive", "warn")
-    assert "too noisy" in check.reason
+    assert check.reason == "the timings are not fit to decide on: Pairs were disturbed."
     assert exit_code([judge(rule, "settings: {unfit_host: error}", on=unfit)]) == 4
     assert judge(rule, "settings: {unfit_host: off}", on=unfit).verdict == {"0.2": "fail", "0.5": "pass"}[ratio]
     assert judge("size.total_bytes: [error, {max: 1 MB}]", on=unfit).verdict == "pass"
