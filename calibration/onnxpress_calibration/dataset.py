@@ -247,7 +247,16 @@ def _is_taken(number: int, share: Fraction) -> bool:
 
 
 def _batch_size(inputs: Mapping[str, InputSpec], size: int) -> int:
-    """Return the samples of a batch: those a model is fixed to, else as many as asked for."""
+    """Return the samples of a batch: those a model is fixed to, else as many as asked for.
+
+    Raises:
+        DataError: the model is fixed to batches of no samples.
+    """
+    empty = next((name for name, spec in inputs.items() if spec.shape and spec.shape[0] == 0), None)
+    if empty is not None:
+        raise DataError(
+            f"model input {empty!r}: is fixed at 0 samples, so no data fits. Export it with a free first axis."
+        )
     fixed = {spec.shape[0] for spec in inputs.values() if spec.shape and spec.shape[0] is not None}
     return int(next(iter(fixed), size)) if len(fixed) == 1 else size
 

@@ -19,10 +19,12 @@ import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
+from onnxpress import wellformed
 from onnxpress.errors import ModelError, UsageError
 from onnxpress.files import hash_files, reads, writing
 
 LINEAGE_KEY = "onnxpress.lineage"
+PROTOBUF_LIMIT_BYTES = 1 << 31
 INLINE_LIMIT_BYTES = 1_500_000_000  # above this, weights go to a file of their own (a protobuf ends at 2 GiB)
 
 
@@ -82,11 +84,7 @@ def read(path: Path) -> Artifact:
 
 def lineage(model: ir.Model) -> tuple[Mapping[str, Any], ...]:
     """Return the steps a model has been through, oldest first; empty when it was not made by us."""
-    try:
-        steps = json.loads(model.metadata_props.get(LINEAGE_KEY, "[]"))
-    except json.JSONDecodeError:
-        return ()
-    return tuple(steps) if isinstance(steps, list) else ()
+    return tuple(json.loads(model.metadata_props.get(LINEAGE_KEY, "[]")))
 
 
 def load(path: Path) -> ir.Model:
@@ -106,6 +104,12 @@ def _load(path: Path) -> tuple[ir.Model, list[Path]]:
         raise UsageError(
             f"model {path}: no such file. Check the path; a folder of PyTorch code goes to `compress export`."
         )
+    size_bytes = path.stat().st_size
+    if size_bytes >= PROTOBUF_LIMIT_BYTES:
+        raise ModelError(
+            f"model {path}: {size_bytes:,} bytes are no ONNX file, which ends at 2 GiB. Export it again with the "
+            "weights in a file of their own."
+        )
     try:
         proto = onnx.load(path, load_external_data=False)
     except DecodeError as error:
@@ -114,11 +118,16 @@ def _load(path: Path) -> tuple[ir.Model, list[Path]]:
         raise ModelError(f"model {path}: cannot be read ({error.strerror}).") from error
     if not proto.HasField("graph") or not proto.opset_import or proto.ir_version < 1:
         raise ModelError(
-            f"model {path}: not an ONNX file, or truncated ({path.stat().st_size} bytes hold no graph with an opset). "
+            f"model {path}: not an ONNX file, or truncated ({size_bytes} bytes hold no graph with an opset). "
             "Export or copy it again."
         )
     try:
+        wellformed.check(proto, LINEAGE_KEY)
         model = ir.from_proto(proto)
+    except wellformed.MalformedError as error:
+        raise ModelError(
+            f"model {path}: {error}. Export it again, or copy it whole from where it comes from."
+        ) from error
     except (ir.serde.SerdeError, ValueError, TypeError, KeyError, NotImplementedError, AttributeError) as error:
         cause: BaseException = error
         while isinstance(cause, ir.serde.SerdeError) and cause.__cause__ is not None:
