@@ -22,6 +22,8 @@ from onnxpress_calibration.errors import DataError
 
 Array = np.ndarray[Any, np.dtype[Any]]
 LABELS = "y"
+ONLY_INPUT = ""
+"""Name of an array for a model with one input, whatever that is called."""
 MOST_BYTES = 1 << 28
 """Of samples that are held in memory."""
 SPLIT_AT_ONCE = 256
@@ -213,6 +215,13 @@ class Dataset:
 
     def _checked(self, batch: dict[str, Array], inputs: Mapping[str, InputSpec], position: int) -> dict[str, Array]:
         where = f"data {self.origin}, sample {position}"
+        if ONLY_INPUT in batch:
+            if len(inputs) != 1:
+                raise DataError(
+                    f"data {self.origin}: does not say which of the model's inputs it is for ({sorted(inputs)}). "
+                    "Add `input: NAME` to its preprocessing."
+                )
+            batch = {next(iter(inputs)) if name == ONLY_INPUT else name: value for name, value in batch.items()}
         missing = sorted(inputs.keys() - batch.keys())
         if missing:
             raise DataError(

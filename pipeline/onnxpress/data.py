@@ -15,19 +15,25 @@ from onnxpress.errors import UsageError, did_you_mean
 from onnxpress.files import reads
 from onnxpress_calibration import sources
 from onnxpress_calibration.dataset import Dataset
+from onnxpress_calibration.preprocessing import Preprocessing
 
 ZOO = "zoo:"
 
 
-def dataset(text: str, *, limit: int | None = None) -> Dataset:
+def dataset(text: str, *, limit: int | None = None, preprocessing: Preprocessing | None = None) -> Dataset:
     """Turn what the user wrote into a data set; nothing is read yet.
+
+    Args:
+        text: DATA.
+        limit: Use only the first so many samples.
+        preprocessing: How the images of a folder become arrays; None for what the folder says. Other data needs none.
 
     Raises:
         UsageError: an unknown ``zoo:`` name.
         DataError: no source accepts it.
     """
     if not text.startswith(ZOO):
-        return sources.dataset(text, limit)
+        return sources.dataset(text, limit, preprocessing)
     name, _, split = text.removeprefix(ZOO).partition("/")
     try:
         function = onnxpress_models.dataset_function(name, split)

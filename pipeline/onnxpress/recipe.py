@@ -15,13 +15,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from onnxpress.bench.options import BenchOptions
 from onnxpress.cost.options import CostOptions
-from onnxpress.data import resolve
+from onnxpress.data import dataset, resolve
 from onnxpress.distillation.options import DistillOptions
-from onnxpress.errors import UsageError, did_you_mean
+from onnxpress.errors import DataError, UsageError, did_you_mean
 from onnxpress.export.options import ExportOptions
 from onnxpress.pruning.options import PruneOptions
 from onnxpress.quantization.options import QuantizeOptions
 from onnxpress.validation import explain, keys, line_of, read_yaml
+from onnxpress_calibration.dataset import Dataset
+from onnxpress_calibration.preprocessing import Preprocessing
 
 SCHEMA = "onnxpress.recipe/1"
 BASELINE = "float"
@@ -53,6 +55,19 @@ class DataSection(BaseModel):
     calibration: str | None = None
     evaluation: str | None = None
     metric: str | None = None
+    preprocessing: Preprocessing | None = None
+    """How the images of a folder become arrays, in place of the file in it: keys and values, or a file."""
+
+    def calibration_data(self) -> Dataset | None:
+        """Return the calibration samples; None where the recipe gives none."""
+        return self._opened(self.calibration)
+
+    def evaluation_data(self) -> Dataset | None:
+        """Return the evaluation samples; None where the recipe gives none."""
+        return self._opened(self.evaluation)
+
+    def _opened(self, text: str | None) -> Dataset | None:
+        return None if text is None else dataset(text, preprocessing=self.preprocessing)
 
 
 class Recipe(BaseModel):
@@ -85,6 +100,7 @@ class Recipe(BaseModel):
             raise UsageError(f"recipe {path}: unknown key {own!r}.{did_you_mean(own, keys(cls))}")
         try:
             values["variants"] = _variants(values.get("variants"), root)
+            values["data"] = _with_preprocessing(values.get("data", {}), path.parent, root)
             recipe = cls.model_validate(values | {"path": path, "sha256": found.sha256})
         except ValidationError as error:
             raise UsageError(f"recipe {path}{explain(error, cls, root)}") from error
@@ -113,17 +129,17 @@ class Recipe(BaseModel):
         if self.data.metric is not None and self.data.evaluation is None:
             raise UsageError(f"recipe {self.path}: data.metric needs data.evaluation, which is not given.")
         folder = self.path.parent
-        data = self.data.model_dump()
+        places = {"calibration": self.data.calibration, "evaluation": self.data.evaluation}
+        if self.data.metric is not None and ":" in self.data.metric:
+            places["metric"] = self.data.metric
         try:
             source = resolve(self.model.source, folder)
-            for key, value in data.items():
-                if value is not None and (key != "metric" or ":" in value):
-                    data[key] = resolve(value, folder)
+            data = {key: resolve(value, folder) for key, value in places.items() if value is not None}
         except UsageError as error:
             raise UsageError(f"recipe {self.path}: {error}") from error
         return self.model_copy(
             update={
-                "data": DataSection(**data),
+                "data": self.data.model_copy(update=data),
                 "model": self.model.model_copy(update={"source": source}),
                 "gate": self.gate and str(folder / self.gate),
             }
@@ -159,6 +175,16 @@ def _variants(values: object, root: yaml.Node) -> object:
         else steps
         for name, steps in values.items()
     }
+
+
+def _with_preprocessing(data: object, folder: Path, root: yaml.Node) -> object:
+    """Read the preprocessing file that the data section names, if it does; anything else is left to the model."""
+    if not isinstance(data, Mapping) or not isinstance(data.get("preprocessing"), str):
+        return data
+    try:
+        return {**data, "preprocessing": Preprocessing.read(folder / data["preprocessing"])}
+    except DataError as error:
+        raise UsageError(f"{line_of(root, ['data', 'preprocessing'])}: {error}") from error
 
 
 def _judged_apart(steps: list[Step]) -> list[Step]:

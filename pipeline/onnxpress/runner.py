@@ -27,7 +27,7 @@ import onnx_ir as ir
 
 from onnxpress import artifact, graph, host
 from onnxpress.artifact import Artifact, Edit, Skip
-from onnxpress.data import dataset, shared_samples
+from onnxpress.data import shared_samples
 from onnxpress.distillation.options import DistillOptions
 from onnxpress.errors import ModelError, OutputError, UsageError
 from onnxpress.files import dumps, write_text
@@ -99,8 +99,8 @@ def _variants(recipe: Recipe, folder: Path, progress: Progress) -> dict[str, lis
     store = folder / "steps"
     remove_abandoned(store)
     samples = Samples(
-        calibration=dataset(recipe.data.calibration) if recipe.data.calibration else None,
-        evaluation=dataset(recipe.data.evaluation) if recipe.data.evaluation else None,
+        calibration=recipe.data.calibration_data(),
+        evaluation=recipe.data.evaluation_data(),
         metric=recipe.data.metric,
     )
     exported = _export(recipe, store, progress)
@@ -263,22 +263,21 @@ def measure(
     paths = {name: folder / name / MODEL_FILE for name in variants}
     descriptions = [describe(name, paths[name], done, folder) for name, done in variants.items()]
     evaluation = timings = costs = None
-    if recipe.data.evaluation is not None:
-        samples = dataset(recipe.data.evaluation)
+    samples, calibration = recipe.data.evaluation_data(), recipe.data.calibration_data()
+    if samples is not None:
         with progress.task("evaluate", samples.count) as advance:
             evaluation = evaluate(paths, baseline=BASELINE, data=samples, metric=recipe.data.metric, advance=advance)
-        if recipe.data.calibration is not None:
-            shared = shared_samples(dataset(recipe.data.calibration), samples)
+        if calibration is not None:
+            shared = shared_samples(calibration, samples)
             evaluation["data"]["shared_with_calibration"] = shared
         write_text(folder / "evaluation.json", dumps(evaluation), force=True)
     if recipe.bench is not None:
-        inputs = recipe.data.evaluation or recipe.data.calibration
         with progress.task("bench") as advance:
             timings = bench(
                 paths,
                 baseline=BASELINE,
                 options=recipe.bench,
-                inputs=dataset(inputs) if inputs else None,
+                inputs=samples or calibration,
                 limits=limits,
                 advance=advance,
             ).to_json()

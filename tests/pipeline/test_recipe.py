@@ -46,6 +46,16 @@ def test_paths_start_at_the_recipe_and_variables_are_replaced(tmp_path: Path, mo
     assert load(tmp_path, GOOD.replace("zoo:digits_resnet", "my.net:build")).model.source == "my.net:build"
 
 
+def test_preprocessing_is_keys_or_a_file_beside_the_recipe(tmp_path: Path) -> None:
+    (tmp_path / "images.yaml").write_text("size: 24\n")
+    inline = load(tmp_path, GOOD.replace("metric: top1", "metric: top1, preprocessing: {size: 32}"))
+    assert inline.data.preprocessing is not None and inline.data.preprocessing.size == (32, 32)
+    named = load(tmp_path, GOOD.replace("metric: top1", "metric: top1, preprocessing: images.yaml"))
+    assert named.data.preprocessing is not None and named.data.preprocessing.size == (24, 24)
+    with pytest.raises(UsageError, match=r"r\.yaml, line 3: .*none\.yaml: cannot be read"):
+        load(tmp_path, GOOD.replace("metric: top1", "metric: top1, preprocessing: none.yaml"))
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [

@@ -2,7 +2,7 @@
 
 =============================  =====================================================================================
 ``data.npz``                   arrays named like the model's inputs, samples on axis 0, labels in ``y``
-``folder/``                    images, with a ``preprocessing.yaml`` that says how they become arrays
+``folder/``                    images, and how they become arrays (`onnxpress_calibration.preprocessing`)
 ``module:fn``, ``file.py:fn``  a function without arguments that returns such a dict of arrays, or yields such dicts
 =============================  =====================================================================================
 
@@ -18,6 +18,8 @@ from types import ModuleType
 
 from onnxpress_calibration.dataset import Dataset
 from onnxpress_calibration.errors import DataError
+from onnxpress_calibration.preprocessing import Preprocessing
+from onnxpress_calibration.sources import images
 
 
 def names() -> list[str]:
@@ -30,8 +32,13 @@ def source(name: str) -> ModuleType:
     return importlib.import_module(f"{__name__}.{name}")
 
 
-def dataset(text: str, limit: int | None = None) -> Dataset:
+def dataset(text: str, limit: int | None = None, preprocessing: Preprocessing | None = None) -> Dataset:
     """Turn what the user wrote into a data set; nothing is read yet.
+
+    Args:
+        text: DATA.
+        limit: Use only the first so many samples.
+        preprocessing: How the images of a folder become arrays; None for what the folder says. Other data needs none.
 
     Raises:
         DataError: no source accepts it.
@@ -40,8 +47,9 @@ def dataset(text: str, limit: int | None = None) -> Dataset:
     for name in names():
         module = source(name)
         if module.accepts(text):
-            return Dataset(origin=text, read=partial(module.read, text), limit=limit)
+            read = partial(images.read, given=preprocessing) if module is images else module.read
+            return Dataset(origin=text, read=partial(read, text), limit=limit)
     raise DataError(
-        f"data {text!r}: no such file, folder or function. Give FILE.npz, a folder of images with a "
-        "preprocessing.yaml, module:function, or file.py:function."
+        f"data {text!r}: no such file, folder or function. Give FILE.npz, a folder of images, module:function, or "
+        "file.py:function."
     )

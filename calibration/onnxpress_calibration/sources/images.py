@@ -1,34 +1,18 @@
-"""A folder of images, with a ``preprocessing.yaml`` beside them that says how they become arrays.
-
-::
-
-    input: input                 # the model's input
-    size: [224, 224]             # height, width
-    resize: 256                  # optional: shorter side first, then the centre crop of `size`; else plain resize
-    color: RGB                   # RGB | BGR | L
-    scale: 255                   # pixels are divided by this
-    mean: [0.485, 0.456, 0.406]  # optional, per channel, after scaling
-    std: [0.229, 0.224, 0.225]
-    layout: NCHW                 # NCHW | NHWC
-    labels: labels.csv           # optional: columns file,label
-"""
+"""A folder of images; `onnxpress_calibration.preprocessing` says how they become arrays."""
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from onnxpress_calibration.dataset import LABELS, Array
-from onnxpress_calibration.documents import YAML_BYTES, DocumentError, parse_yaml, read_bytes, shortened
+from onnxpress_calibration.dataset import LABELS, ONLY_INPUT, Array
 from onnxpress_calibration.errors import DataError
+from onnxpress_calibration.preprocessing import EXAMPLE, FILE, Preprocessing
 
-SPEC_FILE = "preprocessing.yaml"
 SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".webp"})
-KEYS = frozenset({"input", "size", "resize", "color", "scale", "mean", "std", "layout", "labels"})
 CHUNK = 32
 
 
@@ -37,69 +21,60 @@ def accepts(text: str) -> bool:
     return Path(text).is_dir()
 
 
-def read(text: str) -> Iterator[dict[str, Array]]:
-    """Yield the images in order of their names, `CHUNK` at a time."""
+def read(text: str, given: Preprocessing | None = None) -> Iterator[dict[str, Array]]:
+    """Yield the images in order of their names, `CHUNK` at a time.
+
+    Args:
+        text: The folder.
+        given: How images become arrays; None for what the folder's own file says.
+
+    Raises:
+        DataError: there is no such file, or an image or the labels cannot be read.
+
+    """
     folder = Path(text)
-    spec = _spec(folder)
-    labels = _labels(folder, spec)
+    if given is None and not (folder / FILE).is_file():
+        raise DataError(
+            f"data {folder}: nothing says how its images become arrays. Put a {FILE} there, or give --preprocessing "
+            f"'{EXAMPLE}' (recipe: data.preprocessing)."
+        )
+    chosen = given or Preprocessing.read(folder / FILE)
+    labels = _labels(folder, chosen.labels) if chosen.labels is not None else None
     files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES)
     if labels is not None:
         files = [file for file in files if file.relative_to(folder).as_posix() in labels]
     for start in range(0, len(files), CHUNK):
         group = files[start : start + CHUNK]
-        chunk: dict[str, Array] = {spec["input"]: np.stack([_pixels(file, spec) for file in group])}
+        chunk: dict[str, Array] = {chosen.input or ONLY_INPUT: np.stack([_pixels(file, chosen) for file in group])}
         if labels is not None:
             chunk[LABELS] = np.array([labels[file.relative_to(folder).as_posix()] for file in group])
         yield chunk
 
 
-def _spec(folder: Path) -> dict[str, Any]:
-    file = folder / SPEC_FILE
-    if not file.is_file():
-        raise DataError(f"data {folder}: a folder of images needs a {SPEC_FILE} that says how they become arrays.")
+def _labels(folder: Path, name: str) -> dict[str, int]:
+    file = folder / name
     try:
-        _, spec = parse_yaml(read_bytes(file, YAML_BYTES))
-    except OSError as error:
-        raise DataError(f"{file}: cannot be read ({error.strerror}).") from error
-    except DocumentError as error:
-        raise DataError(f"{file}{error}") from error
-    if not isinstance(spec, dict) or not {"input", "size"} <= spec.keys() or not spec.keys() <= KEYS:
-        raise DataError(f"{file}: needs the keys input and size, and knows {sorted(KEYS)}; it has {shortened(spec)}.")
-    return spec
-
-
-def _labels(folder: Path, spec: dict[str, Any]) -> dict[str, int] | None:
-    if "labels" not in spec:
-        return None
-    file = folder / spec["labels"]
-    try:
-        with file.open(newline="") as stream:
+        with file.open(newline="", encoding="utf-8") as stream:
             return {row["file"]: int(row["label"]) for row in csv.DictReader(stream)}
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, KeyError, ValueError, TypeError, csv.Error) as error:
         raise DataError(f"{file}: needs the columns file,label with whole numbers ({error!r}).") from error
 
 
-def _pixels(file: Path, spec: dict[str, Any]) -> Array:
+def _pixels(file: Path, chosen: Preprocessing) -> Array:
     from PIL import Image, UnidentifiedImageError
 
-    height, width = spec["size"]
-    color = spec.get("color", "RGB")
+    height, width = chosen.size
     try:
         with Image.open(file) as opened:
-            image = opened.convert("L" if color == "L" else "RGB")
-    except (UnidentifiedImageError, OSError) as error:
-        raise DataError(f"data {file}: not a readable image ({error}).") from error
-    if "resize" in spec:
-        factor = spec["resize"] / min(image.size)
+            image = opened.convert("L" if chosen.color == "L" else "RGB")
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"data {file}: not a readable image ({error}). Remove it, or save it again.") from error
+    if chosen.resize is not None:
+        factor = chosen.resize / min(image.size)
         image = image.resize((round(image.width * factor), round(image.height * factor)), Image.Resampling.BILINEAR)
         left, top = (image.width - width) // 2, (image.height - height) // 2
         image = image.crop((left, top, left + width, top + height))
     else:
         image = image.resize((width, height), Image.Resampling.BILINEAR)
     pixels: Array = np.asarray(image, np.float32)
-    pixels = pixels[..., None] if pixels.ndim == 2 else pixels
-    pixels = pixels[..., ::-1] if color == "BGR" else pixels
-    pixels = pixels / np.float32(spec.get("scale", 255))
-    if "mean" in spec:
-        pixels = (pixels - np.array(spec["mean"], np.float32)) / np.array(spec["std"], np.float32)
-    return np.ascontiguousarray(pixels.transpose(2, 0, 1) if spec.get("layout", "NCHW") == "NCHW" else pixels)
+    return chosen.normalized(pixels[..., None] if pixels.ndim == 2 else pixels)

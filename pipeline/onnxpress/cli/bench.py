@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from onnxpress.cli.shared import INPUT, OUTPUT, TEXT, Result, common, name_models, read_profile
+from onnxpress.cli.shared import INPUT, OUTPUT, TEXT, Result, common, name_models, preprocessing_option, read_profile
+
+if TYPE_CHECKING:
+    from onnxpress_calibration.preprocessing import Preprocessing
 
 
 @click.command()
@@ -19,6 +23,7 @@ from onnxpress.cli.shared import INPUT, OUTPUT, TEXT, Result, common, name_model
 @click.option(
     "--inputs", type=TEXT, metavar="DATA", help="Real samples; without them synthetic ones are drawn, and labelled so."
 )
+@preprocessing_option
 @click.option("--profile", type=INPUT, help="Draw synthetic samples in the value ranges of this profile.")
 @click.option("--session-option", "session_options", multiple=True, metavar="KEY=VALUE", help="Of onnxruntime.")
 @click.option("--provider-option", "provider_options", multiple=True, metavar="KEY=VALUE", help="Of the provider.")
@@ -40,6 +45,7 @@ def bench(
     spin: str,
     scenarios: tuple[str, ...],
     inputs: str | None,
+    preprocessing: Preprocessing | None,
     profile: Path | None,
     session_options: tuple[str, ...],
     provider_options: tuple[str, ...],
@@ -79,7 +85,7 @@ def bench(
             named,
             baseline=reference,
             options=chosen,
-            inputs=dataset(inputs) if inputs else None,
+            inputs=dataset(inputs, preprocessing=preprocessing) if inputs else None,
             ranges=None
             if statistics is None
             else {name: (each.low, each.high) for name, each in statistics.tensors.items()},

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxpress.cli.shared import TEXT, Result, common, output_option, size, step_document
+from onnxpress.cli.shared import TEXT, Result, common, output_option, preprocessing_option, size, step_document
 
 if TYPE_CHECKING:
     import onnx_ir as ir
+
+    from onnxpress_calibration.preprocessing import Preprocessing
 
 
 @click.command()
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     "--teacher", type=TEXT, required=True, metavar="SOURCE", help="What to learn from: same inputs, same outputs."
 )
 @click.option("--data", type=TEXT, required=True, metavar="DATA", help="Samples; no labels needed.")
+@preprocessing_option
 @click.option("--samples", type=int, help="Use only the first so many samples.")
 @click.option("--epochs", type=int, help="How often each sample is seen (100).")
 @click.option("--steps", type=int, help="Updates of the weights, in place of epochs.")
@@ -44,6 +47,7 @@ def distill(
     output: Path,
     teacher: str,
     data: str,
+    preprocessing: Preprocessing | None,
     samples: int | None,
     epochs: int | None,
     steps: int | None,
@@ -89,7 +93,7 @@ def distill(
 
     if _is_pytorch(student) and output.suffix != ".safetensors":
         raise UsageError(f"output {output}: the weights of a PyTorch model are written as NAME.safetensors.")
-    source, wanted = dataset(data), _teacher(teacher)
+    source, wanted = dataset(data, preprocessing=preprocessing), _teacher(teacher)
     given = None if _is_pytorch(student) else artifact.load(Path(student))
     checkpoint = output.with_name(f"{output.name}.checkpoint")
     first = processes.rank() == 0

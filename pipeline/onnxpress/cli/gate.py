@@ -12,13 +12,24 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxpress.cli.shared import INPUT, OUTPUT, RUN_DIR, STANDARD_OUTPUT, TEXT, Result, common, name_models
+from onnxpress.cli.shared import (
+    INPUT,
+    OUTPUT,
+    RUN_DIR,
+    STANDARD_OUTPUT,
+    TEXT,
+    Result,
+    common,
+    name_models,
+    preprocessing_option,
+)
 
 if TYPE_CHECKING:
     from onnxpress.gate.measure import Plan
     from onnxpress.gate.policy import Policy
     from onnxpress.gate.rules import Need
     from onnxpress.report.report import Report
+    from onnxpress_calibration.preprocessing import Preprocessing
 
 POLICY_FILE = Path("compress-gate.yaml")
 HEADROOM = "25%"
@@ -33,6 +44,7 @@ class Evidence:
     data: str | None
     metric: str | None
     calibration: str | None
+    preprocessing: Preprocessing | None
     samples: int | None
     provider: str
     threads: int | None
@@ -63,6 +75,7 @@ def evidence_options(function: Callable[..., None]) -> Callable[..., None]:
     @click.option(
         "--calibration", type=TEXT, metavar="DATA", help="What MODELs were calibrated with: shown to be other samples."
     )
+    @preprocessing_option
     @click.option("--samples", type=int, help="Use only the first so many samples of --data.")
     @click.option("--ep", "provider", default="cpu", help="Execution provider.")
     @click.option("--threads", type=int, help="Intra-op threads; default what this process may really use.")
@@ -75,6 +88,7 @@ def evidence_options(function: Callable[..., None]) -> Callable[..., None]:
         data: str | None,
         metric: str | None,
         calibration: str | None,
+        preprocessing: Preprocessing | None,
         samples: int | None,
         provider: str,
         threads: int | None,
@@ -87,6 +101,7 @@ def evidence_options(function: Callable[..., None]) -> Callable[..., None]:
             data=data,
             metric=metric,
             calibration=calibration,
+            preprocessing=preprocessing,
             samples=samples,
             provider=provider,
             threads=threads,
@@ -293,6 +308,7 @@ def _plan(evidence: Evidence, policy: Policy | None, needs: tuple[Need, ...]) ->
     from onnxpress.validation import options
 
     check_metric(evidence.metric)
+    opened = functools.partial(dataset, preprocessing=evidence.preprocessing)
     stated = evidence.baseline or (Path(policy.baseline_model) if policy and policy.baseline_model else None)
     reference = stated or evidence.targets[0]
     models = name_models((reference, *(path for path in evidence.targets if path != reference)))
@@ -320,9 +336,9 @@ def _plan(evidence: Evidence, policy: Policy | None, needs: tuple[Need, ...]) ->
         models=models,
         baseline=next(iter(models)),
         needs=needs,
-        data=dataset(evidence.data, limit=evidence.samples) if evidence.data else None,
+        data=opened(evidence.data, limit=evidence.samples) if evidence.data else None,
         metric=evidence.metric,
-        calibration=dataset(evidence.calibration) if evidence.calibration else None,
+        calibration=opened(evidence.calibration) if evidence.calibration else None,
         bench=options(BenchOptions, values),
         cost=cost,
         regressions=policy.regressions() if policy else (),

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from onnxpress.cli.shared import INPUT, TEXT, Result, common, output_option, read_profile
+from onnxpress.cli.shared import INPUT, TEXT, Result, common, output_option, preprocessing_option, read_profile
+
+if TYPE_CHECKING:
+    from onnxpress_calibration.preprocessing import Preprocessing
 
 
 @click.command()
 @click.argument("model", type=INPUT)
 @output_option
 @click.option("--data", type=TEXT, metavar="DATA", help="Samples to collect statistics from.")
+@preprocessing_option
 @click.option("--samples", type=int, help="Use only the first so many samples.")
 @click.option("--batch", type=click.IntRange(1), default=1, help="Samples a run; 1 depends on no neighbour.")
 @click.option("--memory-budget", default="1 GiB", help="Activations held at once; less takes more passes.")
@@ -23,6 +28,7 @@ def profile(
     model: Path,
     output: Path,
     data: str | None,
+    preprocessing: Preprocessing | None,
     samples: int | None,
     batch: int,
     memory_budget: str,
@@ -44,7 +50,7 @@ def profile(
         raise UsageError("profile: nothing to do. Give --data DATA, or --merge PROFILE several times.")
     shards = [read_profile(path, model) for path in merge]
     if data is not None:
-        source = dataset(data, limit=samples)
+        source = dataset(data, limit=samples, preprocessing=preprocessing)
         float_model = prepare(artifact.load(model)).model
         with result.progress.task(f"profile {model}", source.count) as advance:
             sha256 = artifact.read(model).sha256

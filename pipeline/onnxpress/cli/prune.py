@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,10 +13,14 @@ from onnxpress.cli.shared import (
     Result,
     common,
     output_option,
+    preprocessing_option,
     size,
     step_document,
     transform,
 )
+
+if TYPE_CHECKING:
+    from onnxpress_calibration.preprocessing import Preprocessing
 
 
 @click.command()
@@ -41,6 +45,7 @@ from onnxpress.cli.shared import (
 @click.option(
     "--calibration", type=TEXT, metavar="DATA", help="Calibration samples for repair and criteria; no labels needed."
 )
+@preprocessing_option
 @click.option("--held-out", help="Share of the samples to leave alone, that distill will judge by (0).")
 @click.option("--include", metavar="REGEX", help="Prune only nodes whose name matches.")
 @click.option("--exclude", metavar="REGEX", help="Leave nodes alone whose name matches.")
@@ -59,6 +64,7 @@ def prune(
     ep: str | None,
     repair: bool,
     calibration: str | None,
+    preprocessing: Preprocessing | None,
     held_out: str | None,
     include: str | None,
     exclude: str | None,
@@ -75,7 +81,7 @@ def prune(
     values |= {"provider": ep, "round_to": round_to, "repair": repair or None, "include": include, "exclude": exclude}
     values |= {"held_out": held_out, "keep_depth": keep_depth or None}
     chosen = options(PruneOptions, values)
-    data = dataset(calibration) if calibration is not None else None
+    data = dataset(calibration, preprocessing=preprocessing) if calibration is not None else None
     entry = {
         "step": "prune",
         "options": chosen.model_dump(mode="json"),

@@ -14,6 +14,7 @@ from onnxpress.cli.shared import (
     Result,
     common,
     output_option,
+    preprocessing_option,
     read_profile,
     size,
     step_document,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from onnxpress.artifact import Artifact, Edit
     from onnxpress.quantization import QuantizeOptions
     from onnxpress_calibration.dataset import Dataset
+    from onnxpress_calibration.preprocessing import Preprocessing
 
 
 @click.command()
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     "auto: per layer what is fastest here within the bound.",
 )
 @click.option("--calibration", type=TEXT, metavar="DATA", help="Calibration samples; modes static and auto need them.")
+@preprocessing_option
 @click.option(
     "--profile", type=INPUT, help="Statistics from `compress profile`, in place of a pass over --calibration."
 )
@@ -98,6 +101,7 @@ def quantize(
     output: Path,
     mode: str,
     calibration: str | None,
+    preprocessing: Preprocessing | None,
     profile: Path | None,
     samples: int | None,
     memory_budget: str | None,
@@ -151,9 +155,9 @@ def quantize(
     values |= {"accept_loss": accept_loss, "block_size": block_size, "keep_io": not half_io}
     values |= {"require_int8": require_int8, "backend": backend}
     chosen = options(QuantizeOptions, values)
-    data = dataset(calibration) if calibration is not None else None
+    data = dataset(calibration, preprocessing=preprocessing) if calibration is not None else None
     statistics = read_profile(profile, model) if profile is not None and mode in ("static", "auto", "fp16") else None
-    judged_by = dataset(evaluation) if evaluation is not None else None
+    judged_by = dataset(evaluation, preprocessing=preprocessing) if evaluation is not None else None
     check_metric(metric)
     entry = {
         "step": "quantize",

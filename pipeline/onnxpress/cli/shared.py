@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from onnxpress.artifact import Artifact, Edit
     from onnxpress.files import Outputs
     from onnxpress.progress import Progress
+    from onnxpress_calibration.preprocessing import Preprocessing
     from onnxpress_calibration.profile import Profile
 
 READ, WRITTEN = "onnxpress.read", "onnxpress.written"
@@ -70,6 +71,23 @@ def _noted(ctx: click.Context | None, key: str) -> list[Path]:
 STANDARD_OUTPUT = Path("-")
 INPUT, RUN_DIR, TEXT, OUTPUT = InputPath(), InputPath(dir_okay=True), InputText(), OutputPath()
 output_option = click.option("-o", "--output", type=OUTPUT, required=True, help="Where to write the result.")
+
+
+def _preprocessing(context: click.Context, option: click.Parameter, text: str | None) -> Preprocessing | None:
+    """Read how images become arrays: a file, which is an input of the command, or its keys and values in a line."""
+    from onnxpress_calibration.preprocessing import Preprocessing
+
+    if text is None:
+        return None
+    return Preprocessing.given(TEXT.convert(text, option, context))
+
+
+preprocessing_option = click.option(
+    "--preprocessing",
+    callback=_preprocessing,
+    metavar="FILE|'size: 224, …'",
+    help="How the images of a folder become arrays, in place of the preprocessing.yaml in it (docs/data.md).",
+)
 
 
 class Result:

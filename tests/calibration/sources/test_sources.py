@@ -9,6 +9,7 @@ from PIL import Image
 from onnxpress_calibration import sources
 from onnxpress_calibration.dataset import InputSpec
 from onnxpress_calibration.errors import DataError
+from onnxpress_calibration.preprocessing import Preprocessing
 from onnxpress_calibration.sources import npz
 from onnxpress_calibration.sources.function import load_function
 
@@ -137,10 +138,21 @@ def test_images_channel_order_layout_and_crop(tmp_path: Path) -> None:
     assert gray["x"].shape == (2, 1, 2, 2)
 
 
-@pytest.mark.parametrize("spec", ["input: x\n", "[]", "input: x\nsize: [2, 2]\nsizes: 3\n", "a: b: c"])
-def test_images_with_a_wrong_specification(tmp_path: Path, spec: str) -> None:
-    with pytest.raises(DataError, match=r"preprocessing\.yaml"):
-        first(folder(tmp_path, spec))
+def test_images_with_a_wrong_specification(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"preprocessing\.yaml: unknown key 'sizes'. Did you mean 'size'"):
+        first(folder(tmp_path, "sizes: 3\n"))
+
+
+def test_images_of_a_model_with_one_input_need_no_name_and_no_file(tmp_path: Path) -> None:
+    Image.new("RGB", (4, 2), (255, 0, 255)).save(tmp_path / "a.png")
+    with pytest.raises(DataError, match="nothing says how its images become arrays"):
+        first(str(tmp_path))
+    data = sources.dataset(str(tmp_path), preprocessing=Preprocessing.given("size: 2"))
+    spec = InputSpec(dtype=np.dtype(np.float32), shape=(None, 3, 2, 2))
+    (batch,) = data.batches({"pixels": spec})
+    assert batch["pixels"][0, :, 0, 0].tolist() == [1, 0, 1]
+    with pytest.raises(DataError, match="does not say which of the model's inputs"):
+        list(data.batches({"pixels": spec, "more": spec}))
 
 
 def test_images_that_cannot_be_read(tmp_path: Path) -> None:

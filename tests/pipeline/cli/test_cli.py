@@ -249,3 +249,17 @@ def test_an_internal_error_is_explained_not_dumped(
     monkeypatch.setattr(inspection, "inspect", broken)
     assert "internal error: ZeroDivisionError" in one_line(compress("inspect", model), 5)
     assert "Traceback" in compress("inspect", model, "-v").err
+
+
+def test_preprocessing_is_an_option(compress: Callable[..., Any], tmp_path: Path) -> None:
+    from PIL import Image
+
+    (tmp_path / "photos").mkdir()
+    for name in ("a", "b"):
+        Image.new("L", (10, 12), ord(name)).save(tmp_path / "photos" / f"{name}.png")
+    assert compress("export", "zoo:digits_cnn", "-o", tmp_path / "m.onnx").code == 0
+    words = ["evaluate", tmp_path / "m.onnx", tmp_path / "m.onnx", "--data", tmp_path / "photos", "--preprocessing"]
+    ended = compress(*words, "size: 32, color: gray", "--json", "-")
+    assert ended.code == 0 and json.loads(ended.out)["data"]["samples"] == 2, ended.err
+    ended = compress(*words, "size: 32, colour: gray")
+    assert ended.code == 3 and "unknown key 'colour'. Did you mean 'color'?" in ended.err
