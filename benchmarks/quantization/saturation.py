@@ -1,10 +1,11 @@
-"""Our int8 models on a CPU without VNNI: predicted by the emulator, run for real in QEMU, and made safe.
+"""What int8 loses on a CPU without VNNI, and what safety from that costs: fidelity here and in QEMU, time here.
 
-    python benchmarks/quantization/saturation.py [CASE …] [--cpu Haswell] [--samples 100]
+    python benchmarks/quantization/saturation.py [CASE …] [--mode static] [--cpu Haswell] [--samples 100]
 
-Each case is quantized for CPUs with VNNI and for all CPUs (`--target-cpu`), and both models are compared with the float
-model over the same test samples: on this machine, in the emulation, and by onnxruntime's own kernels in QEMU. Needs
-``qemu-x86_64`` (Debian: ``apt-get install qemu-user``); without it the last columns stay empty.
+Each case is quantized for CPUs with VNNI, for all CPUs (the default), with weights of 7 bits, and with uint8 weights.
+All are compared with the float model over the same test samples, on this machine and by onnxruntime's own kernels in
+QEMU, and timed against it in pairs. Needs ``qemu-x86_64`` (Debian: ``apt-get install qemu-user``), else its column
+stays empty.
 """
 
 from __future__ import annotations
@@ -22,20 +23,27 @@ import numpy as np
 from cases import Arrays, Case, cases
 
 from onnxpress import artifact
+from onnxpress.bench.inputs import prepare as prepare_inputs
 from onnxpress.evaluation.fidelity import Fidelity
 from onnxpress.export.prepare import prepare
 from onnxpress.quantization import QuantizeOptions
-from onnxpress.quantization.emulation import emulate
+from onnxpress.quantization.auto.race import Race
 from onnxpress.quantization.quantize import quantize
-from onnxpress.session import open_session, run
+from onnxpress.session import SessionOptions, open_session, run
 
-MODELS = ("float", "vnni", "any")
+WAYS: dict[str, dict[str, Any]] = {
+    "vnni": {"target_cpu": "vnni"},
+    "any": {},
+    "7 bits": {"bits": 7},
+    "uint8 weights": {"weights": "uint8"},
+}
 
 
 def main() -> None:
     """Compare what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cases", nargs="*", default=["kws", "resnet20", "mnist"])
+    parser.add_argument("--mode", default="static", choices=["static", "dynamic"])
     parser.add_argument("--cpu", default="Haswell", help="a CPU that QEMU knows (qemu-x86_64 -cpu help)")
     parser.add_argument("--samples", type=int, default=100)
     parser.add_argument("--run", type=Path, help=argparse.SUPPRESS)  # inside QEMU
@@ -43,38 +51,46 @@ def main() -> None:
     if asked.run:
         execute(asked.run)
         return
-    print(f"| case | for | layers made safe | here: dB, agree | emulated | {asked.cpu} | emulation against it, dB |")
-    print("|---" * 7 + "|")
+    print(f"| case | {asked.mode}, for | layers made safe | here | {asked.cpu} | of float's time here |")
+    print("|---" * 6 + "|")
     for name in asked.cases:
         with tempfile.TemporaryDirectory(prefix="onnxpress-") as folder:
-            print("\n".join(rows(cases()[name], Path(folder), asked.cpu, asked.samples)), flush=True)
+            lines = rows(cases()[name], Path(folder), asked.mode, asked.cpu, asked.samples)
+            print("\n".join(lines), flush=True)
 
 
-def rows(case: Case, folder: Path, cpu: str, samples: int) -> list[str]:
+def rows(case: Case, folder: Path, mode: str, cpu: str, samples: int) -> list[str]:
     """Return the lines of one case."""
     model = prepare(artifact.load(case.model)).model
     artifact.save(model, folder / "float.onnx")
     safe: dict[str, str] = {}
-    for target in MODELS[1:]:
-        options = QuantizeOptions.model_validate({"target_cpu": target, "verify": False})
+    for way, values in WAYS.items():
+        options = QuantizeOptions.model_validate({**values, "mode": mode, "verify": False})
         edit = quantize(model, options, case.data("calibration"))
-        artifact.save(edit.model, folder / f"{target}.onnx")
-        artifact.save(emulate(edit.model), folder / f"{target}-emulated.onnx")
-        layers = sum(node.op_type in ("Conv", "Gemm", "MatMul") for node in edit.model.graph)
-        safe[target] = f"{len(edit.facts.get('saturation_avoided', ()))} of {layers}"
+        artifact.save(edit.model, folder / f"{way}.onnx")
+        safe[way] = f"{len(edit.facts['saturation_avoided'])} of {edit.facts['int8_nodes']}"
     feeds = list(islice(case.feeds("test"), samples))
     stacked: dict[str, Any] = {name: np.stack([feed[name] for feed in feeds]) for name in feeds[0]}
     np.savez(folder / "feeds.npz", **stacked)
     execute(folder)
     here = read(folder)
+    times = {}
+    with Race(
+        prepare_inputs({"float": model}, baseline="float", data=case.data("test"), seed=0),
+        SessionOptions(threads=1),
+        folder,
+    ) as race:
+        reference = race.start(folder / "float.onnx")
+        for way in safe:
+            runner = race.start(folder / f"{way}.onnx")
+            times[way] = race.ratio(reference, runner)
+            race.stop(runner)
     there = read(folder) if in_qemu(folder, cpu) else {}
-    lines = []
-    for target in safe:
-        columns = [here[target], here[f"{target}-emulated"], there.get(target)]
-        cells = [score(here["float"], outputs) for outputs in columns]
-        agreement = "-" if columns[2] is None else score(columns[2], columns[1])
-        lines.append(f"| {case.name} | {target} | {safe[target]} | {' | '.join(cells)} | {agreement} |")
-    return lines
+    return [
+        f"| {case.name} | {way} | {safe[way]} | {score(here['float'], here[way])} | "
+        f"{score(here['float'], there.get(way))} | {ratio.value:.2f} [{ratio.low:.2f}, {ratio.high:.2f}] |"
+        for way, ratio in times.items()
+    ]
 
 
 def in_qemu(folder: Path, cpu: str) -> bool:
@@ -82,8 +98,6 @@ def in_qemu(folder: Path, cpu: str) -> bool:
     qemu = shutil.which("qemu-x86_64")
     if qemu is None:
         return False
-    for emulated in folder.glob("*-emulated.onnx"):  # float graphs: the same on every CPU, and slow here
-        emulated.unlink()
     command = [qemu, "-cpu", cpu, sys.executable, __file__, "--run", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -117,8 +131,8 @@ def score(expected: Arrays, given: Arrays | None) -> str:
     fidelity = Fidelity()
     for index in range(len(next(iter(expected.values())))):
         fidelity.update(*({name: value[index] for name, value in one.items()} for one in (expected, given)))
-    noise = "exact" if fidelity.sqnr_db is None else f"{fidelity.sqnr_db:.1f}"
-    return f"{noise}, {fidelity.agreement_pct:.1f} %" if fidelity.agreement_pct is not None else noise
+    noise = "exact" if fidelity.sqnr_db is None else f"{fidelity.sqnr_db:.1f} dB"
+    return f"{noise}, {fidelity.agreement_pct:.0f} %" if fidelity.agreement_pct is not None else noise
 
 
 if __name__ == "__main__":

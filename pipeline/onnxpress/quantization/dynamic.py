@@ -24,6 +24,7 @@ from onnxpress.quantization import embedding, placement
 from onnxpress.quantization.options import QuantizeOptions
 from onnxpress.quantization.params import WeightGrid
 from onnxpress.quantization.placement import refusal
+from onnxpress.quantization.saturation import limited
 from onnxpress.quantization.weights import Weights
 
 
@@ -36,10 +37,11 @@ def write(
         model: A prepared model, bodies of If and Loop included.
         selects: Tells from a node's name whether it may become dynamic int8.
         options: How to write.
-        weights: Integers made before, when the same model (or its clones) is written again with other decisions.
+        weights: Integers made before, when the same model (or its clones) is written again with other decisions; by
+            default such that no pair saturates on any CPU that may serve.
     """
-    weights = weights or Weights()
-    writer = _Writer(model.graph, weights, options.dynamic_grid, per_tensor=options.per_tensor)
+    weights = weights or limited(model, options)
+    writer = _Writer(model.graph, weights, options.grid, per_tensor=options.per_tensor)
     changed: list[str] = []
     skipped: list[Skip] = []
     for node in list(graph.nodes(model)):
@@ -60,7 +62,7 @@ def write(
     found = placement.tables(model, selects)
     tables = embedding.quantize(model.graph, found, weights, per_tensor=options.per_tensor, bits=options.bits)
     placement.remove_unused(model)
-    facts = {"int8_nodes": len(changed), "int8_tables": len(tables)}
+    facts = {"int8_nodes": len(changed), "int8_tables": len(tables), "saturation_avoided": sorted(weights.avoided)}
     return Edit(model=model, changed=(*changed, *tables), skipped=tuple(skipped), facts=facts)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import timedelta
 from typing import Annotated, Literal
 
@@ -81,9 +80,8 @@ class QuantizeOptions(NodeSelection):
     """Each weight to its nearest integer, or all weights of a channel together, so that the layer's output on
     calibration data changes least (static, auto; weight-only where there are calibration data)."""
     target_cpu: Literal["any", "avx2", "avx512", "vnni", "amx", "arm"] = "any"
-    """The CPUs that will serve. x86 without VNNI (``avx2``, ``avx512``, so also ``any``) saturates sums of two
-    products. static: layers that lose by it on calibration data get weights with which it cannot happen;
-    dynamic: weights of 7 bits for ``avx2`` and ``avx512``."""
+    """The CPUs that will serve. x86 without VNNI (``avx2``, ``avx512``, so also ``any``) cuts sums of two products off
+    at 16 bits: for such CPUs int8 weights are rounded so that it cannot happen."""
     verify: bool = True
     """Compare the quantized model with the float model, and refuse it when it lost more than the bounds allow."""
     accept_loss: bool = False
@@ -129,21 +127,13 @@ class QuantizeOptions(NodeSelection):
 
     @property
     def saturates(self) -> bool:
-        """Whether a CPU that may serve saturates; uint8 weights have a kernel that does not.
+        """Whether products with nearest weights could saturate on a CPU that may serve.
 
-        Signed activations saturate no less, but are for other devices: they are made safe where such a CPU is named.
+        uint8 weights have a kernel that does not, and 2 · 63 · 255 fits 16 bits: weights of 7 bits never do. Signed
+        activations do no less than unsigned ones; those of 16 bits are multiplied as floats.
         """
-        cpus = ("any", "avx2", "avx512") if self.activations == "uint8" else ("avx2", "avx512")
-        return self.target_cpu in cpus and self.weights == "int8" and self.levels == 256
-
-    @property
-    def dynamic_grid(self) -> WeightGrid:
-        """The weights' integers in mode dynamic: 7 bits where a CPU that saturates is named.
-
-        Without data nobody can tell which layers would lose; 2 · 63 · 255 fits 16 bits in each of them.
-        """
-        bits = min(self.bits, 7) if self.target_cpu in ("avx2", "avx512") and self.weights == "int8" else self.bits
-        return replace(self.grid, bits=bits)
+        integers = self.levels == 256 or self.mode != "static"
+        return self.target_cpu in ("any", "avx2", "avx512") and self.weights == "int8" and self.bits == 8 and integers
 
     @property
     def depends_on_host(self) -> bool:

@@ -1,12 +1,18 @@
-"""Pairs of neighbouring weights, whose products x86 CPUs without VNNI add in 16 bits; see `emulation`.
+"""Pairs of neighbouring weights, whose products x86 CPUs without VNNI add in 16 bits.
 
-With activations up to 255, a pair cannot leave the 16 bits when its positive weights add up to 128 at most and its
-negative ones to -128 at least.
+There onnxruntime multiplies uint8 activations with int8 weights by ``vpmaddubsw``, which adds two neighbouring products
+to an int16 and *saturates*: with activations up to 255, two weights of 65 are too much. Neighbours are consecutive
+input channels at one kernel position, or consecutive rows of a matrix; signed activations are made unsigned first, and
+depthwise convolutions have a kernel without the problem (onnxruntime, mlas/lib/convsym.cpp and
+x86_64/QgemmU8X8KernelAvx2.S; `benchmarks/quantization/kernels_without_vnni.py` shows it).
+
+A pair cannot leave the 16 bits when its positive weights add up to 128 at most and its negative ones to -128 at least.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -67,19 +73,23 @@ def product_order(node: ir.Node, weight: Array) -> Array:
     return weight.T if node.op_type == "Gemm" and graph.attribute_int(node, "transB", 0) else weight
 
 
-def limits(integers: Array, readers: Iterable[ir.Node]) -> tuple[Array, Array]:
+def places(shape: Sequence[int], readers: Iterable[ir.Node]) -> list[Array]:
+    """Return for each reader of a weight which of its values, by their place in memory, each product takes, [K, M]."""
+    order = np.arange(math.prod(shape)).reshape(shape)
+    return [product_order(reader, order) for reader in readers]
+
+
+def limits(integers: Array, orders: Iterable[Array]) -> tuple[Array, Array]:
     """Return (lowest, highest) integers of each weight with which no pair can saturate, of the weight's shape.
 
     A pair shares out equally what its nearest integers leave of `MOST`, or exceed it by.
 
     Args:
         integers: The weight on its grid, rounded to nearest.
-        readers: The nodes that multiply with it, each in its own order.
+        orders: Of `places`: how each reader goes through it.
     """
     lowest, highest = np.full(integers.shape, -MOST), np.full(integers.shape, MOST)
-    places = np.arange(integers.size).reshape(integers.shape)
-    for reader in readers:
-        rows = product_order(reader, places)
+    for rows in orders:
         for end, sign, tighter in ((highest, 1, np.minimum), (lowest, -1, np.maximum)):
             first, second = paired(np.maximum(sign * integers.reshape(-1)[rows], 0))
             share = first + (MOST - first - second) // 2

@@ -156,9 +156,7 @@ def _static(
     if few is not None and options.reconstructs:
         rounding = reconstruction(copy, placement, options, few, advance)
         facts["reconstructed_weights"] = len(rounding.seen)
-    weights = limited(copy, ranges, options, few, rounding)
-    if options.saturates:
-        facts["saturation_avoided"] = sorted(node.name or "" for nodes in weights.limited.values() for node in nodes)
+    weights = limited(copy, options, rounding)
     if few is not None and options.verify:
         losses = sensitivity(model, options, few, ranges, weights=weights, advance=advance)
         facts["sensitivity"] = [asdict(each) for each in losses]

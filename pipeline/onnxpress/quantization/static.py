@@ -66,7 +66,12 @@ def write(
         model=model,
         changed=(*changed, *tables),
         skipped=placement.skipped,
-        facts={"int8_nodes": len(changed), "int8_tables": len(tables), "quantized_tensors": len(placement.quantized)},
+        facts={
+            "int8_nodes": len(changed),
+            "int8_tables": len(tables),
+            "quantized_tensors": len(placement.quantized),
+            "saturation_avoided": sorted(weights.avoided),
+        },
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnx_ir as ir
 
-from onnxpress.quantization.pairs import limits
+from onnxpress.quantization.pairs import limits, places
 from onnxpress.quantization.params import Array, WeightGrid, along, dequantize_weight, quantize_weight
 from onnxpress.quantization.rounding import Reconstruction
 
@@ -19,7 +19,7 @@ class Weights:
     """Integers and scales by weight tensor (clones of a model share theirs), axis and bounds.
 
     Args:
-        limited: Weights of which no pair may saturate, with the nodes that read them (see `saturation.limited`).
+        limited: Weights of which no pair may saturate, with the nodes that multiply by them (see `saturation.limited`).
         rounding: What rounds the weights that it knows; nearest rounding without it.
     """
 
@@ -30,6 +30,8 @@ class Weights:
     ) -> None:
         self.limited = limited or {}
         self._rounding = rounding or Reconstruction()
+        self.avoided: dict[str, None] = {}
+        """Names of the layers whose nearest integers would have saturated."""
         self._made: dict[tuple[ir.TensorProtocol, int | None, WeightGrid, str], tuple[Array, Array]] = {}
 
     def quantize(
@@ -76,29 +78,22 @@ class Weights:
     def _within_pairs(
         self, tensor: ir.TensorProtocol, axis: int | None, grid: WeightGrid, scale: Array
     ) -> tuple[Array, Array]:
-        """Round a weight so that no pair of it saturates.
-
-        Large neighbours are clipped, or the scale of their channel is coarser: of `FACTORS` the one that loses least.
-        """
+        """Round a weight so that no pair of it saturates, with data together, where they were seen at it."""
         weight, known = tensor.numpy().astype(np.float64), self._rounding.knows(tensor, axis)
         energy = self._rounding.energy(tensor) if known else np.ones(1)
-        others = tuple(i for i in range(weight.ndim) if i != axis)
-        losses = []
-        for factor in FACTORS:
-            steps = along(scale * factor, axis, weight.ndim)
-            errors = weight - np.clip(*self._nearest(tensor, weight / steps, grid)) * steps
-            losses.append((energy * errors**2).sum(axis=others))
-        scale = (scale * FACTORS[np.argmin(losses, axis=0)]).astype(np.float32)
+        orders = places(weight.shape, self.limited[tensor])
+        self._note(tensor, weight / along(scale, axis, weight.ndim), grid, orders)
+        scale = _coarser(weight, axis, grid, scale, orders, energy)
         steps = np.broadcast_to(along(scale, axis, weight.ndim), weight.shape)
-        nearest, lowest, highest = self._nearest(tensor, weight / steps, grid)
+        nearest, lowest, highest = _nearest(weight / steps, grid, orders)
         found = self._rounding.steps(tensor, steps, lowest, highest) if known else None
         return (np.clip(nearest, lowest, highest) if found is None else found).astype(grid.zero_point.dtype), scale
 
-    def _nearest(self, tensor: ir.TensorProtocol, steps: Array, grid: WeightGrid) -> tuple[Array, Array, Array]:
-        """Return (nearest integers, lowest, highest): of each weight, where no pair may saturate."""
-        nearest = np.clip(np.rint(steps), -grid.limit, grid.limit)
-        lowest, highest = limits(nearest.astype(np.int64), self.limited[tensor])
-        return nearest, np.maximum(lowest, -grid.limit), np.minimum(highest, grid.limit)
+    def _note(self, tensor: ir.TensorProtocol, steps: Array, grid: WeightGrid, orders: Sequence[Array]) -> None:
+        """Remember the readers of a weight whose nearest integers would saturate."""
+        nearest, lowest, highest = _nearest(steps, grid, orders)
+        if (nearest != np.clip(nearest, lowest, highest)).any():
+            self.avoided |= dict.fromkeys(node.name or "" for node in self.limited[tensor])
 
     def recurrent(self, tensor: ir.TensorProtocol, grid: WeightGrid, *, per_tensor: bool) -> tuple[Array, Array]:
         """Return the weight of an LSTM as its int8 kernel wants it.
@@ -113,9 +108,52 @@ class Weights:
         """
         key = tensor, None if per_tensor else 1, grid, "recurrent"
         if key not in self._made:
-            pairs = [
-                quantize_weight(np.ascontiguousarray(direction.T), None if per_tensor else 1, grid)
-                for direction in tensor.numpy()
-            ]
-            self._made[key] = np.stack([pair[0] for pair in pairs]), np.stack([pair[1] for pair in pairs])
+            made = []
+            for direction in tensor.numpy():
+                matrix, axis = np.ascontiguousarray(direction.T), None if per_tensor else 1
+                integers, scale = quantize_weight(matrix, axis, grid)
+                if tensor in self.limited:
+                    orders = [np.arange(matrix.size).reshape(matrix.shape)]
+                    self._note(tensor, matrix / along(scale, axis, 2), grid, orders)
+                    scale = _coarser(matrix, axis, grid, scale, orders, np.ones(1))
+                    nearest = np.clip(*_nearest(matrix / along(scale, axis, 2), grid, orders))
+                    integers = nearest.astype(grid.zero_point.dtype)
+                made.append((integers, scale))
+            self._made[key] = np.stack([one[0] for one in made]), np.stack([one[1] for one in made])
         return self._made[key]
+
+
+def _coarser(
+    weight: Array,
+    axis: int | None,
+    grid: WeightGrid,
+    scale: Array,
+    orders: Sequence[Array],
+    energy: Array,
+) -> Array:
+    """Return the scales with which a weight loses least where no pair may saturate.
+
+    Large neighbours are clipped, or the scale of their channel is coarser: of `FACTORS` the one that loses least.
+
+    Args:
+        weight: float, any shape.
+        axis: The axis of its scales; None for one in all.
+        grid: The integers to use.
+        scale: Of rounding to nearest.
+        orders: See `onnxpress.quantization.pairs.limits`.
+        energy: How much the squared error of each value counts.
+    """
+    others = tuple(i for i in range(weight.ndim) if i != axis)
+    losses = []
+    for factor in FACTORS:
+        steps = along(scale * factor, axis, weight.ndim)
+        errors = weight - np.clip(*_nearest(weight / steps, grid, orders)) * steps
+        losses.append((energy * errors**2).sum(axis=others))
+    return np.asarray(scale * FACTORS[np.argmin(losses, axis=0)], np.float32)
+
+
+def _nearest(steps: Array, grid: WeightGrid, orders: Sequence[Array]) -> tuple[Array, Array, Array]:
+    """Return (nearest integers, lowest, highest): of each weight, where no pair may saturate."""
+    nearest = np.clip(np.rint(steps), -grid.limit, grid.limit)
+    lowest, highest = limits(nearest.astype(np.int64), orders)
+    return nearest, np.maximum(lowest, -grid.limit), np.minimum(highest, grid.limit)

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import graphs
 import numpy as np
@@ -29,9 +29,12 @@ class Reader(CalibrationDataReader):  # type: ignore[misc]
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("per_tensor", [False, True])
-def test_onnxruntime_writes_what_it_writes_with_its_own_minmax(per_tensor: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("target_cpu", "reduce_range"), [("any", True), ("vnni", False)])
+def test_onnxruntime_writes_what_it_writes_with_its_own_minmax(
+    target_cpu: Literal["any", "vnni"], reduce_range: bool, per_tensor: bool, tmp_path: Path
+) -> None:
     model, data = graphs.conv_chain(), graphs.normal((16, 3, 8, 8))
-    chosen = QuantizeOptions(backend="onnxruntime", calibrator="minmax", per_tensor=per_tensor)
+    chosen = QuantizeOptions(backend="onnxruntime", calibrator="minmax", per_tensor=per_tensor, target_cpu=target_cpu)
     made = quantize(model, chosen, data).model
     path = artifact.save(model, tmp_path / "float.onnx").path
     quantize_static(
@@ -39,6 +42,7 @@ def test_onnxruntime_writes_what_it_writes_with_its_own_minmax(per_tensor: bool,
         tmp_path / "theirs.onnx",
         Reader(dict(next(iter(data.read())))["x"]),
         per_channel=not per_tensor,
+        reduce_range=reduce_range,
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
         calibrate_method=CalibrationMethod.MinMax,

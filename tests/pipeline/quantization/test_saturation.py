@@ -1,6 +1,4 @@
-"""The emulated kernel against its definition, pair by pair, and the repair of what saturates."""
-
-from typing import Literal
+"""Weights for CPUs whose kernels add two products in 16 bits: by definition, and on the kernels of this CPU."""
 
 import graphs
 import numpy as np
@@ -9,15 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnxpress.errors import ModelError
-from onnxpress.quantization import QuantizeOptions, static
-from onnxpress.quantization.emulation import emulate, predict
-from onnxpress.quantization.pairs import HIGH, LOW, limits, paired, risky, saturating_product
-from onnxpress.quantization.params import ActivationType, WeightGrid, dequantize_weight, quantize_weight
-from onnxpress.quantization.placement import place
+from onnxpress import graph
+from onnxpress.cpu import saturates
+from onnxpress.quantization import QuantizeOptions
+from onnxpress.quantization.pairs import HIGH, LOW, limits, paired, places, product_order, risky, saturating_product
+from onnxpress.quantization.params import WeightGrid, dequantize_weight, quantize_weight
 from onnxpress.quantization.quantize import quantize
 from onnxpress.quantization.rounding import observe
-from onnxpress.quantization.saturation import limited
 from onnxpress.quantization.weights import Weights
 from onnxpress.session import open_session, run
 from onnxpress_calibration.dataset import Dataset
@@ -33,98 +29,9 @@ def heavy(model: ir.Model, low: float = -0.3) -> ir.Model:
     return model
 
 
-def quantized(model: ir.Model, high: float = 1.0, activations: ActivationType = "uint8") -> ir.Model:
-    copy = model.clone()
-    options = QuantizeOptions(activations=activations)
-    placement = place(copy, options.selects)
-    return static.write(copy, placement, dict.fromkeys(_names(placement), (0.0, high)), options).model
-
-
-def _names(placement: object) -> list[str]:
-    return [value.name or "" for value in placement.measured]  # type: ignore[attr-defined]
-
-
 def uniform(shape: tuple[int, ...]) -> Dataset:
     values = np.random.default_rng(3).uniform(0, 1, shape).astype(np.float32)
     return Dataset(origin="uniform", read=lambda: [{"x": values}])
-
-
-CONVS = [
-    ("Conv <pads=[1,1,1,1]> (x, w)", (4, 6, 6), (8, 4, 3, 3)),
-    ("Conv <pads=[0,1,2,1], strides=[2,1]> (x, w)", (4, 7, 6), (8, 4, 3, 3)),
-    ("Conv <dilations=[2,1]> (x, w)", (4, 7, 6), (8, 4, 3, 2)),
-    ("Conv <pads=[1,1,1,1]> (x, w)", (3, 6, 6), (8, 3, 3, 3)),  # odd: pairs reach into the next position
-    ("Conv <group=2> (x, w)", (6, 6, 6), (4, 3, 3, 3)),
-    ("Conv <group=4> (x, w)", (4, 6, 6), (8, 1, 3, 3)),  # two filters per channel: no depthwise kernel
-    ('Conv <auto_pad="SAME_UPPER", strides=[2,2]> (x, w)', (4, 7, 6), (8, 4, 3, 3)),
-]
-
-
-@pytest.mark.parametrize("activations", ["uint8", "int8"])  # with the zero point -128, signed ones shift to the same
-@pytest.mark.parametrize(("text", "shape", "weight"), CONVS)
-def test_a_convolution_saturates_as_the_definition_says(
-    text: str, shape: tuple[int, ...], weight: tuple[int, ...], activations: ActivationType
-) -> None:
-    size = ",".join(map(str, shape))
-    model = heavy(graphs.build(f"g (float[1,{size}] x) => (float[1,M,H,W] y) {{ y = {text} }}", {"w": weight}))
-    int8 = quantized(model, high=0.75, activations=activations)  # a step that is no power of two, and clipping
-    feeds = next(uniform((1, *shape)).samples())
-    # The definition, on integers read back from the file and patches cut out one by one.
-    q, w, scale, step = _integers(int8, feeds["x"])
-    attributes = model.graph[0].attributes
-    group = attributes.get_int("group", 1)
-    strides = attributes["strides"].as_ints() if "strides" in attributes else [1, 1]
-    dilations = attributes["dilations"].as_ints() if "dilations" in attributes else [1, 1]
-    pads = attributes["pads"].as_ints() if "pads" in attributes else [0] * 4
-    pads = [1, 0, 1, 1] if "auto_pad" in attributes else pads  # 7 by 6, kernel 3, stride 2
-    padded = np.pad(q[0], ((0, 0), (pads[0], pads[2]), (pads[1], pads[3])))
-    kernel, per_group = w.shape[2:], w.shape[1]
-    reach = [(size - 1) * dilation for size, dilation in zip(kernel, dilations, strict=True)]
-    rows, columns = (range(0, padded.shape[i + 1] - reach[i], strides[i]) for i in (0, 1))
-    expected = np.zeros((len(w), len(rows), len(columns)))
-    for m, filters in enumerate(w):
-        channels = slice(m // (len(w) // group) * per_group, (m // (len(w) // group) + 1) * per_group)
-        vector = filters.transpose(1, 2, 0).reshape(-1, 1)
-        for i, row in enumerate(rows):
-            for j, column in enumerate(columns):
-                ends = row + reach[0] + 1, column + reach[1] + 1
-                patch = padded[channels, row : ends[0] : dilations[0], column : ends[1] : dilations[1]]
-                product = saturating_product(patch.transpose(1, 2, 0).reshape(1, -1), vector)
-                expected[m, i, j] = product[0, 0] * scale[m] * step
-    given = _before_rounding(emulate(int8), feeds)
-    np.testing.assert_allclose(given[0], expected, rtol=1e-5, atol=1e-4)
-    exact = _before_rounding(int8, feeds)
-    assert np.abs(exact[0] - expected).max() > 0.1  # it did saturate
-
-
-def _integers(model: ir.Model, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
-    """Return (activations, weights, weight scales, activation step) of a model with one convolution."""
-    values = {name: value.const_value.numpy() for name, value in model.graph.initializers.items() if value.const_value}
-    step = float(values["x_s"])
-    integers = np.clip(np.round(x / np.float32(step)), 0, 255).astype(np.int64)
-    return integers, values["w_q"].astype(np.int64), values["w_s"].astype(float), step
-
-
-def _before_rounding(model: ir.Model, feeds: dict[str, np.ndarray]) -> np.ndarray:
-    """Run a model up to what its last QuantizeLinear reads."""
-    copy = model.clone()
-    last = [node for node in copy.graph if node.op_type == "QuantizeLinear"][-1]
-    value = last.inputs[0]
-    assert value is not None
-    value.type = ir.TensorType(ir.DataType.FLOAT)
-    value.shape = None
-    copy.graph.outputs[0] = value
-    return run(open_session(copy), feeds)[value.name or ""]
-
-
-def test_a_matrix_product_saturates_as_the_definition_says() -> None:
-    model = heavy(graphs.build("g (float[N,9] x) => (float[N,5] y) { y = MatMul(x, w) }", {"w": (9, 5)}), low=0.5)
-    int8 = quantized(model)
-    feeds = dict(next(iter(uniform((16, 9)).read())))
-    q, w, scale, step = _integers(int8, feeds["x"])
-    expected = saturating_product(q, w) * scale * step
-    np.testing.assert_allclose(run(open_session(emulate(int8)), feeds)["y"], expected, rtol=1e-5)
-    assert np.abs(run(open_session(int8), feeds)["y"] - expected).max() > 0.1
 
 
 @given(st.integers(1, 9), st.integers(1, 4), st.integers(0, 2**32 - 1))
@@ -135,7 +42,7 @@ def test_only_risky_pairs_ever_saturate_and_within_limits_none_does(rows: int, c
     product = saturating_product(activations, weights)
     touched = np.unique(np.nonzero(product != activations @ weights)[1])
     assert set(touched) <= set(risky(weights)[1].tolist())
-    lowest, highest = limits(weights, [ir.node("MatMul", [None, None])])
+    lowest, highest = limits(weights, places(weights.shape, [ir.node("MatMul", [None, None])]))
     for drawn in (lowest, highest, np.clip(weights, lowest, highest), random.integers(lowest, highest + 1)):
         assert len(risky(drawn)[0]) == 0 and (saturating_product(activations, drawn) == activations @ drawn).all()
     pairs = [sum(paired(np.maximum(sign * weights, 0))) for sign in (1, -1)]
@@ -146,9 +53,9 @@ def test_only_risky_pairs_ever_saturate_and_within_limits_none_does(rows: int, c
 def test_a_weight_read_in_two_orders_is_limited_for_both() -> None:
     weights = np.random.default_rng(2).integers(60, 128, (8, 8))
     readers = [ir.node("MatMul", [None, None]), ir.node("Gemm", [None, None], {"transB": 1})]
-    _, highest = limits(weights, readers)
+    _, highest = limits(weights, places(weights.shape, readers))
     assert len(risky(highest)[0]) == 0 and len(risky(highest.T)[0]) == 0
-    assert len(risky(limits(weights, readers[:1])[1].T)[0]) > 0
+    assert len(risky(limits(weights, places(weights.shape, readers[:1]))[1].T)[0]) > 0
 
 
 @pytest.mark.parametrize("axis", [0, None])
@@ -187,76 +94,15 @@ def test_the_definition_on_numbers_worked_out_by_hand() -> None:
     assert saturating_product(activations, weights).tolist() == [[HIGH + 510 + 50, LOW + 10]]
 
 
-def test_layers_that_lose_are_named_and_made_safe_and_no_others() -> None:
-    model = graphs.build(
-        "g (float[N,8] x) => (float[N,4] y) { a = MatMul(x, w1) r = Relu(a) y = MatMul(r, w2) }",
-        {"w1": (8, 8), "w2": (8, 4)},
-    )
-    weight = model.graph.initializers["w1"]
-    heavy_weight = np.random.default_rng(1).uniform(0.5, 1, (8, 8)).astype(np.float32)
-    weight.const_value = ir.tensor(heavy_weight, name="w1")
-    alternating = np.tile([[1.0], [-1.0]], (4, 4)).astype(np.float32)  # no two neighbours of one sign
-    model.graph.initializers["w2"].const_value = ir.tensor(alternating, name="w2")
-    data, ranges = uniform((8, 8)), {"x": (0.0, 1.0), "r": (0.0, 8.0), "a": (0.0, 8.0)}
-    first, second = (node.name or "" for node in model.graph if node.op_type == "MatMul")
-    copy = model.clone()
-    options = QuantizeOptions()
-    plain = static.write(copy, place(copy, options.selects), ranges, options).model
-    losses = {loss.node: loss for loss in predict(plain, data)}
-    assert losses[first].error > 1e-3 and losses[first].share > 0.5
-    assert losses[second].error == 0 and losses[second].pairs == 0
-    weights = limited(model, ranges, options, data)
-    assert [node.name for nodes in weights.limited.values() for node in nodes] == [first]
-    copy = model.clone()
-    edit = static.write(copy, place(copy, options.selects), ranges, options, weights)
-    assert all(loss.error == 0 for loss in predict(edit.model, data))
-    feeds = next(data.samples())
-    wanted = run(open_session(model), feeds)["y"]
-    lost = np.abs(run(open_session(emulate(plain)), feeds)["y"] - wanted).max()
-    assert np.abs(run(open_session(emulate(edit.model)), feeds)["y"] - wanted).max() < lost / 5
-
-
-def test_without_data_every_layer_that_could_is_made_safe() -> None:
-    model = heavy(graphs.build("g (float[N,8] x) => (float[N,4] y) { y = MatMul(x, w) }", {"w": (8, 4)}))
-    options, ranges = QuantizeOptions(), {"x": (0.0, 1.0)}
-    weights = limited(model, ranges, options, None)
-    assert len(weights.limited) == 1
-    copy = model.clone()
-    edit = static.write(copy, place(copy, options.selects), ranges, options, weights)
-    assert all(loss.pairs == 0 for loss in predict(edit.model, uniform((4, 8))))
-
-
-def test_depthwise_kernels_and_uint8_weights_do_not_saturate() -> None:
-    depthwise = heavy(
-        graphs.build("g (float[1,8,5,5] x) => (float[1,8,3,3] y) { y = Conv <group=8> (x, w) }", {"w": (8, 1, 3, 3)})
-    )
-    assert predict(quantized(depthwise), uniform((2, 8, 5, 5))) == []
-    model = heavy(graphs.build("g (float[N,8] x) => (float[N,4] y) { y = MatMul(x, w) }", {"w": (8, 4)}))
-    options = QuantizeOptions(weights="uint8")
-    copy = model.clone()
-    unsigned = static.write(copy, place(copy, options.selects), {"x": (0.0, 1.0)}, options).model
-    assert predict(unsigned, uniform((2, 8))) == []
-
-
-def test_padding_that_depends_on_a_free_size_is_refused_by_name() -> None:
-    model = heavy(
-        graphs.build(
-            'g (float[1,4,H,W] x) => (float[1,8,P,Q] y) { y = Conv <auto_pad="SAME_LOWER"> (x, w) }',
-            {"w": (8, 4, 3, 3)},
-        )
-    )
-    with pytest.raises(ModelError, match="auto_pad on a free size"):
-        emulate(quantized(model))
-
-
 @pytest.mark.parametrize(
     ("target_cpu", "activations", "weights", "expected"),
     [
         ("any", "uint8", "int8", True),
         ("avx512", "uint8", "int8", True),
         ("vnni", "uint8", "int8", False),
-        ("any", "int8", "int8", False),  # for other devices
-        ("avx2", "int8", "int8", True),
+        ("amx", "uint8", "int8", False),
+        ("arm", "int8", "int8", False),
+        ("any", "int8", "int8", True),
         ("avx2", "uint8", "uint8", False),
         ("avx2", "uint16", "int8", False),
     ],
@@ -268,13 +114,131 @@ def test_what_saturates_follows_from_the_cpu_and_the_integers(
     assert QuantizeOptions.model_validate(values).saturates is expected
 
 
-@pytest.mark.parametrize(("cpu", "largest"), [("any", 127), ("vnni", 127), ("avx2", 63), ("avx512", 63)])
-def test_dynamic_weights_for_a_cpu_that_saturates_have_seven_bits(
-    cpu: Literal["any", "vnni", "avx2", "avx512"], largest: int
-) -> None:
+@pytest.mark.parametrize("mode", ["dynamic", "auto"])
+def test_dynamic_int8_always_multiplies_uint8_activations(mode: str) -> None:
+    assert QuantizeOptions.model_validate({"mode": mode, "activations": "uint16"}).saturates
+    assert not QuantizeOptions.model_validate({"mode": mode, "bits": 7}).saturates
+
+
+WEIGHTED = {
+    "Conv": "y = Conv <pads=[1,1,1,1]> (x, w)",
+    "grouped": "y = Conv <group=2> (x, w)",
+    "MatMul": "y = MatMul(x, w)",
+    "Gemm": "y = Gemm <transB=1> (x, w)",
+}
+SHAPES = {
+    "Conv": ((1, 3, 6, 6), (8, 3, 3, 3), (1, 8, 6, 6)),  # an odd number of channels: pairs reach into the next position
+    "grouped": ((1, 6, 6, 6), (4, 3, 3, 3), (1, 4, 4, 4)),
+    "MatMul": ((16, 33), (33, 5), (16, 5)),
+    "Gemm": ((16, 33), (5, 33), (16, 5)),
+}
+STATIC = [
+    {"format": written, "activations": activations, "backend": backend, "per_tensor": per_tensor}
+    for written in ("qdq", "qoperator")
+    for activations in ("uint8", "int8")
+    for backend in ("onnxpress", "onnxruntime")
+    for per_tensor in (False, True)
+]
+
+
+@pytest.mark.parametrize("kind", list(WEIGHTED))
+@pytest.mark.parametrize("values", STATIC, ids=lambda values: "-".join(map(str, values.values())))
+def test_static_int8_is_the_same_on_every_cpu(kind: str, values: dict[str, str | bool]) -> None:
+    """Weights and inputs near the top of their ranges: nothing saturates, by the integers and on this CPU's kernels."""
+    shape, weight, result = SHAPES[kind]
+    text = f"g (float{list(shape)} x) => (float{list(result)} y) {{ {WEIGHTED[kind]} }}"
+    model, data = heavy(graphs.build(text, {"w": weight})), uniform((64, *shape[1:]))
+    options = QuantizeOptions.model_validate({**values, "calibrator": "minmax", "verify": False})
+    made = quantize(model, options, data).model
+    assert [len(risky(matrix)[0]) for matrix in multiplied_by(made)] == [0]
+    unsafe = quantize(model, options.model_copy(update={"target_cpu": "vnni"}), data).model
+    assert [len(risky(matrix)[0]) > 0 for matrix in multiplied_by(unsafe)] == [True]
+    feeds = {name: values[: shape[0]] for name, values in next(iter(data.read())).items()}
+    expected, given = (run(open_session(each), feeds)["y"] for each in (model, made))
+    assert np.square(expected - given).sum() < np.square(expected).sum() / 1000  # 30 dB
+
+
+@pytest.mark.parametrize(("per_tensor", "target_cpu"), [(False, "any"), (True, "any"), (False, "avx2")])
+def test_dynamic_int8_is_the_same_on_every_cpu(per_tensor: bool, target_cpu: str) -> None:
+    """Also in the body of an If, and of an LSTM, whose input and state are multiplied each."""
+    model = graphs.build(
+        "g (bool c, float[5,N,8] x) => (float[5,1,N,16] y) { y = If (c) <"
+        "then_branch = t () => (float[5,1,N,16] p) { p, h = LSTM <hidden_size=16> (x, w1, w2) }, "
+        "else_branch = e () => (float[5,1,N,16] q) { m = MatMul(x, w3) ax = Constant <value_ints = [1]> () "
+        "q = Unsqueeze(m, ax) }> }",
+        {"w1": (1, 64, 8), "w2": (1, 64, 16), "w3": (8, 16)},
+    )
+    heavy(model)
+    options = QuantizeOptions.model_validate({"mode": "dynamic", "per_tensor": per_tensor, "target_cpu": target_cpu})
+    edit = quantize(model, options)
+    found = list(multiplied_by(edit.model))
+    assert len(found) == 3 and all(len(risky(matrix)[0]) == 0 for matrix in found)
+    assert edit.facts["saturation_avoided"]
+    plain = quantize(model, options.model_copy(update={"target_cpu": "vnni"}))
+    assert all(len(risky(matrix)[0]) > 0 for matrix in multiplied_by(plain.model))
+    assert plain.facts["saturation_avoided"] == []
+    x = np.random.default_rng(0).uniform(0.5, 1, (5, 3, 8)).astype(np.float32)
+    for branch in (True, False):
+        feeds = {"c": np.array(branch), "x": x}
+        expected, given = (run(open_session(each), feeds)["y"] for each in (model, edit.model))
+        assert np.square(expected - given).sum() < np.square(expected).sum() / 1000
+
+
+def test_two_signed_activations_are_not_multiplied_by_the_backend_onnxruntime() -> None:
+    """No weight could be made smaller there."""
+    model = graphs.build("g (float[8,8] x) => (float[8,4] y) { a = MatMul(x, x) y = MatMul(a, w) }", {"w": (8, 4)})
+    values = {"backend": "onnxruntime", "activations": "int8", "format": "qoperator", "verify": False}
+    data = uniform((8, 8))
+    for target, expected in (("any", 1), ("vnni", 2)):
+        options = QuantizeOptions.model_validate({**values, "target_cpu": target})
+        names = [node.op_type for node in quantize(model, options, data).model.graph]
+        assert names.count("QLinearMatMul") == expected
+
+
+def test_depthwise_kernels_and_uint8_weights_stay_as_they_are() -> None:
+    depthwise = heavy(
+        graphs.build("g (float[1,8,5,5] x) => (float[1,8,3,3] y) { y = Conv <group=8> (x, w) }", {"w": (8, 1, 3, 3)})
+    )
+    data = uniform((8, 8, 5, 5))
+    edit = quantize(depthwise, QuantizeOptions(), data)
+    assert edit.facts["saturation_avoided"] == []
     model = heavy(graphs.build("g (float[N,8] x) => (float[N,4] y) { y = MatMul(x, w) }", {"w": (8, 4)}))
-    written = quantize(model, QuantizeOptions(mode="dynamic", target_cpu=cpu)).model
-    stored = [value.const_value.numpy() for value in written.graph.initializers.values() if value.const_value]
-    (integers,) = [array for array in stored if array.dtype == np.int8 and array.size > 1]
-    assert np.abs(integers).max() == largest
-    assert (len(risky(integers.astype(np.float64))[0]) == 0) == (largest == 63)
+    assert quantize(model, QuantizeOptions(mode="dynamic", weights="uint8")).facts["saturation_avoided"] == []
+
+
+def test_what_the_kernels_of_this_cpu_do_is_measured() -> None:
+    random = np.random.default_rng(0)
+    x, w = random.integers(200, 256, (4, 16)).astype(np.uint8), random.integers(100, 128, (16, 8)).astype(np.int8)
+    model = graphs.build("g (uint8[4,16] x) => (int32[4,8] y) { y = MatMulInteger(x, w) }", {"w": (16, 8)})
+    model.graph.initializers["w"].const_value = ir.tensor(w, name="w")
+    model.graph.initializers["w"].dtype = ir.DataType.INT8
+    given = run(open_session(model), {"x": x})["y"]
+    exact = x.astype(int) @ w.astype(int)
+    np.testing.assert_array_equal(given, saturating_product(x, w) if saturates() else exact)
+    assert (saturating_product(x, w) != exact).all()
+
+
+def multiplied_by(model: ir.Model) -> list[np.ndarray]:
+    """Return the int8 weights of a written model as its kernels go through them, [K, M]."""
+    found = []
+    for node in graph.nodes(model):
+        if node.op_type in ("Conv", "Gemm", "MatMul"):
+            back = node.inputs[1].producer() if node.inputs[1] is not None else None
+            stored = None if back is None or back.op_type != "DequantizeLinear" else graph.constant(back.inputs[0])
+            found += [] if stored is None else [product_order(node, stored.astype(int))]
+        elif node.op_type in ("QLinearConv", "QLinearMatMul", "QGemm"):
+            stored = graph.constant(node.inputs[3])
+            as_float = ir.node(
+                {"QLinearConv": "Conv", "QGemm": "Gemm"}.get(node.op_type, "MatMul"), [], dict(node.attributes)
+            )
+            found += [] if stored is None else [product_order(as_float, stored.astype(int))]
+        elif node.op_type in ("MatMulInteger", "MatMulIntegerToFloat"):
+            stored = graph.constant(node.inputs[1])
+            assert stored is not None
+            found.append(stored.astype(int))
+        elif node.op_type == "DynamicQuantizeLSTM":
+            for value in node.inputs[1:3]:
+                stored = graph.constant(value)
+                assert stored is not None
+                found += [direction.astype(int) for direction in stored]
+    return found

@@ -83,7 +83,7 @@ def choose(
     placement = place(fused, options.selects)
     ranges = choose_ranges(placement, placement.candidates, collected, options.calibrator, options.levels)
     rounding = reconstruction(fused, placement, options, calibration) if options.reconstructs else None
-    weights = limited(fused, ranges, options, calibration, rounding)
+    weights = limited(fused, options, rounding)
     candidates = Candidates(
         model=fused,
         ranges=ranges,

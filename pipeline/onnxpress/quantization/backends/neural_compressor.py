@@ -89,7 +89,7 @@ def quantize(
         ) from error
     quantized = Network(origin=network.origin, module=made, arguments=network.arguments, outputs=network.outputs)
     model = to_onnx(quantized, sizes)
-    changed = fold_weights(model)
+    changed = fold_weights(model, halved=options.saturates)
     quantize_biases(model)
     if not changed:
         raise ModelError(f"source {network.origin}: neural-compressor quantized no weight of it.")
@@ -124,8 +124,13 @@ def _converted(
     return converted
 
 
-def fold_weights(model: ir.Model) -> list[str]:
-    """Compute each QuantizeLinear of a constant, in place, and the Clip behind it; return the weights' names."""
+def fold_weights(model: ir.Model, *, halved: bool = False) -> list[str]:
+    """Compute each QuantizeLinear of a constant, in place, and the Clip behind it; return the weights' names.
+
+    Args:
+        model: What torch exported.
+        halved: Store int8 in 7 bits, with which no pair of products saturates (see `onnxpress.quantization.pairs`).
+    """
     folded = []
     for node in list(model.graph):
         array, scale = graph.constant(node.inputs[0] if node.inputs else None), None
@@ -136,6 +141,8 @@ def fold_weights(model: ir.Model) -> list[str]:
             continue
         axis = graph.attribute_int(node, "axis", 1) % array.ndim
         shape = [-1 if scale.ndim and index == axis else 1 for index in range(array.ndim)]
+        coarser = halved and zero.dtype == np.int8 and not zero.any()
+        scale = scale * np.float32(2 if coarser else 1)
         limits = np.iinfo(zero.dtype)
         steps = np.round(array / scale.reshape(shape)) + zero.reshape(shape).astype(np.float32)
         integers, result = np.clip(steps, limits.min, limits.max), node.outputs[0]
@@ -146,7 +153,9 @@ def fold_weights(model: ir.Model) -> list[str]:
                 integers, result = np.clip(integers, low, high), reader.outputs[0]
         weight = node.inputs[0]
         name = f"{weight.name if weight is not None else node.name}_q"
-        result.replace_all_uses_with(graph.add_initializer(model.graph, name, integers.astype(zero.dtype)))
+        result.replace_all_uses_with(stored := graph.add_initializer(model.graph, name, integers.astype(zero.dtype)))
+        for back in graph.consumers(stored) if coarser else ():
+            back.replace_input_with(1, graph.add_initializer(model.graph, f"{name}_s", scale))
         folded.append(name.removesuffix("_q"))
     remove_unused(model)
     return folded

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 import onnx_ir as ir
 
-from onnxpress import artifact
+from onnxpress import artifact, graph
 from onnxpress.artifact import Edit
 from onnxpress.errors import ModelError
 from onnxpress.export.passes.names import name_uniquely
@@ -49,14 +49,18 @@ def write(model: ir.Model, ranges: Mapping[str, tuple[float, float]], options: Q
     method = calibrate.CalibrationMethod.MinMax
     values = {name: (np.float32(low), np.float32(high)) for name, (low, high) in ranges.items()}
     qdq = options.format == "qdq"
-    excluded = [node.name or "" for node in model.graph if not options.selects(node.name or "")]
+    excluded = [
+        node.name or ""
+        for node in model.graph
+        if not options.selects(node.name or "") or (options.saturates and _multiplies_signed(node, options))
+    ]
     with temporary() as folder:
         path = artifact.save(model, folder / "model.onnx").path
         try:
             shared = (
                 utilities.load_model_with_shape_infer(path),
                 not options.per_tensor,
-                False,  # reduce_range
+                options.saturates,  # reduce_range: weights of 7 bits
                 *(() if qdq else (quantization.QuantizationMode.QLinearOps, True)),
                 types[options.weights],
                 types[options.activations],
@@ -81,3 +85,9 @@ def write(model: ir.Model, ranges: Mapping[str, tuple[float, float]], options: Q
     name_uniquely(made)
     changed = [node.name or "" for node in made.graph if node.op_type == "QuantizeLinear" or "QLinear" in node.op_type]
     return Edit(model=made, changed=tuple(changed), facts={"pairs": len(changed)})
+
+
+def _multiplies_signed(node: ir.Node, options: QuantizeOptions) -> bool:
+    """Tell whether a node would multiply two int8 activations: such pairs saturate, and no weight could be smaller."""
+    computed = len(node.inputs) > 1 and graph.constant_tensor(node.inputs[1]) is None
+    return options.activations == "int8" and node.op_type in ("Conv", "Gemm", "MatMul") and computed
