@@ -82,8 +82,7 @@ if TYPE_CHECKING:
 @click.option(
     "--target-cpu",
     type=click.Choice(["any", "avx2", "avx512", "vnni", "amx", "arm"]),
-    help="CPUs that will serve; static int8 is made safe for x86 without VNNI unless this excludes it, dynamic "
-    "int8 when it names one.",
+    help="CPUs that will serve (any): int8 is made safe for x86 without VNNI unless this excludes it.",
 )
 @click.option(
     "--evaluation", type=TEXT, metavar="DATA", help="Samples to judge by, labelled where the metric needs it."
