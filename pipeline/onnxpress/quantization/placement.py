@@ -130,6 +130,8 @@ def place(model: ir.Model, selects: Callable[[str], bool], *, prelu_products: in
             quantized.setdefault(value, measured_at(value))
         for output in node.outputs:
             after = activated(output)
+            if output.dtype == ir.DataType.INT64:  # where a MaxPool found its values
+                continue
             if node.op_type in THROUGH:
                 quantized[after] = quantized[_activations(node)[0]]
             elif node.op_type == "Conv" or node.op_type in POINTWISE or (after is not output and after.uses()):

@@ -21,6 +21,7 @@ from onnx_ir.passes import common
 
 from onnxpress import graph
 from onnxpress.errors import DataError, UsageError
+from onnxpress.export.passes.rewiring import remove
 from onnxpress.graph import Array
 from onnxpress.quantization.options import MEMORY_BUDGET_BYTES
 from onnxpress.running import shared
@@ -173,12 +174,20 @@ def named(model: ir.Model, names: Iterable[str]) -> dict[str, ir.Value]:
 
 
 def exposing(model: ir.Model, names: Iterable[str]) -> ir.Model:
-    """Return a copy of the model that gives the named tensors and computes nothing else."""
+    """Return a copy of the model that gives the named tensors and computes nothing else.
+
+    What its nodes give to the outside they still give: Attention with keys of the past must give the present ones.
+    """
     copy = model.clone()
     inputs = {value.name for value in copy.graph.inputs}
-    values = named(copy, names)
-    outputs = [value for name, value in values.items() if name not in inputs] or copy.graph.outputs[:1]
-    copy.graph.outputs[:] = outputs
+    own = list(copy.graph.outputs)
+    wanted = [value for name, value in named(copy, names).items() if name not in inputs] or own[:1]
+    copy.graph.outputs[:] = wanted
+    for node in reversed(copy.graph):
+        if not any(value.uses() or value.is_graph_output() for value in node.outputs):
+            remove(node)
+    producers = set(copy.graph)
+    copy.graph.outputs.extend(value for value in own if value.producer() in producers and value not in wanted)
     common.RemoveUnusedNodesPass()(copy)
     return copy
 

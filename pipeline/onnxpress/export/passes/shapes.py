@@ -18,26 +18,9 @@ from onnxpress.errors import ModelError
 from onnxpress.export.protos import without_weights
 from onnxpress.session import output_types
 
-GROUPS = ("", "GroupNormalization")
-SAME = {
-    GROUPS,
-    ("", "LayerNormalization"),
-    ("", "SimplifiedLayerNormalization"),
-    *(
-        (graph.MICROSOFT, name)
-        for name in (
-            "BiasGelu",
-            "FastGelu",
-            "Gelu",
-            "QuickGelu",
-            "RotaryEmbedding",
-            "SkipLayerNormalization",
-            "SkipSimplifiedLayerNormalization",
-        )
-    ),
-}
-"""Operators whose first output is like their first input, and of which onnx infers nothing where it does not know them
-(nor of GroupNormalization, which it knows)."""
+SAME = frozenset({"GroupNormalization", "LayerNormalization", "SimplifiedLayerNormalization"})
+"""Operators whose first output is like their first input, and which onnx does not know in every operator set."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -57,9 +40,9 @@ def infer(model: ir.Model) -> None:
             value.shape = None
     stripped, opset = without_weights(model), model.opset_imports.get("", 1)
     for node in stripped.graph.node:
-        operator = (node.domain, node.op_type)
-        if operator in SAME and (operator == GROUPS or node.domain or not onnx.defs.has(node.op_type, opset, "")):
-            node.domain, node.op_type = "", "Identity"
+        unknown = node.op_type == "GroupNormalization" or not onnx.defs.has(node.op_type, opset, "")  # infers nothing
+        if node.op_type in SAME and node.domain in graph.ONNX_DOMAINS and unknown:
+            node.op_type = "Identity"
             del node.input[1:], node.output[1:], node.attribute[:]
         if node.op_type in ("QuantizeLinear", "DequantizeLinear") and node.domain == graph.MICROSOFT:
             node.domain = ""  # the same operator, for more types

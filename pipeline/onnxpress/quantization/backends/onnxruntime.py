@@ -76,12 +76,12 @@ def write(model: ir.Model, ranges: Mapping[str, tuple[float, float]], options: Q
                 else importlib.import_module("onnxruntime.quantization.onnx_quantizer").ONNXQuantizer
             )(*shared)
             quantizer.quantize_model()
+            made = ir.from_proto(quantizer.model.model)
         except Exception as error:  # whatever it raises on a graph that it does not expect
             reason = " ".join(str(error).split()) or type(error).__name__
             raise ModelError(
                 f"backend onnxruntime: its quantizer fails on this model ({reason}). Use the backend onnxpress."
             ) from error
-        made = ir.from_proto(quantizer.model.model)
     name_uniquely(made)
     changed = [node.name or "" for node in made.graph if node.op_type == "QuantizeLinear" or "QLinear" in node.op_type]
     return Edit(model=made, changed=tuple(changed), facts={"pairs": len(changed)})
