@@ -28,7 +28,9 @@ class Check:
     limit: str
     """The bounds of the rule, with units."""
     reason: str = ""
-    """Why the verdict is not a plain ``pass``, and what would change it."""
+    """Why the verdict is not a plain ``pass``, and by how much."""
+    advice: str = ""
+    """What to do about it: how to mend the model, or how to get the evidence that is missing."""
     note: str = ""
     """What the evidence can and cannot show, whatever the verdict: "500 samples resolve 0.83 pp"."""
     line: int | None = None

@@ -6,9 +6,11 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from decimal import Decimal
 from functools import partial
 from typing import Any
 
+from onnxpress.report.numbers import digits
 from onnxpress.report.report import Document, Report
 from onnxpress.units import UnitError, format_bytes, format_count, format_ms, format_usd, parse, parse_fraction
 
@@ -141,7 +143,7 @@ class Unit:
 
 
 def _percent(text: str) -> float:
-    return 100 * parse_fraction(text)
+    return float(100 * Decimal(str(parse_fraction(text))))  # so that 99.14% is 99.14, not a little more
 
 
 def _own(text: str) -> float:
@@ -178,9 +180,9 @@ COUNT = Unit(name="", parse=partial(parse, dimension="count"), show=format_count
 MILLISECONDS = Unit(name="ms", parse=partial(parse, dimension="ms"), show=format_ms)
 DOLLARS = Unit(name="USD", parse=partial(parse, dimension="usd"), show=format_usd)
 DECIBELS = Unit(name="dB", parse=partial(parse, dimension="db"), show=lambda db: f"{db:.1f} dB")
-OWN = Unit(name="", parse=_own, show=lambda number: f"{number:.4g}")
+OWN = Unit(name="", parse=_own, show=lambda number: digits(number, 4))
 PERCENT = Unit(name="%", parse=_percent, show=lambda percent: f"{percent:.2f}%")
 FRACTION = Unit(name="", parse=parse_fraction, show=lambda fraction: f"{fraction:.5f}")
-RATE = Unit(name="/s", parse=_rate, show=lambda rate: f"{rate:.4g}/s")
+RATE = Unit(name="/s", parse=_rate, show=lambda rate: f"{digits(rate, 4)}/s")
 JOULES = Unit(name="J", parse=_joules, show=lambda joules: f"{joules:.3g} J")
 DAYS = Unit(name="days", parse=_days, show=lambda days: f"{days:.0f} days")

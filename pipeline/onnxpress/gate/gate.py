@@ -16,10 +16,10 @@ from datetime import date
 from onnxpress.bench.doubts import UNFIT
 from onnxpress.errors import EvidenceError, UsageError, did_you_mean
 from onnxpress.gate.check import LEVELS, Check, Level, Verdict
-from onnxpress.gate.estimates import Estimate, Reading, Subject
-from onnxpress.gate.policy import Limit, Policy, Rule, Settings, Target, Waiver
+from onnxpress.gate.estimates import PERCENT, Estimate, Reading, Subject
+from onnxpress.gate.policy import Limit, Policy, Rule, Target, Waiver
 from onnxpress.gate.rules import BOUNDS, RULES, SOURCES, Kind, Need
-from onnxpress.report.numbers import needed
+from onnxpress.report.numbers import needed, times
 from onnxpress.report.report import Report
 from onnxpress.units import format_ratio
 
@@ -120,6 +120,7 @@ class _Finding:
     verdict: Verdict
     level: Level
     reason: str = ""
+    advice: str = ""
 
 
 def _skipped(rule: Rule, variant: str, why: str) -> Check:
@@ -147,8 +148,9 @@ def _check(report: Report, policy: Policy, rule: Rule, about: Target, today: dat
         kind=kind,
         rule=rule,
         reading=reading,
+        policy=policy,
         last=policy.stored.value(about.variant, rule.name) if policy.stored else None,
-        settings=policy.settings,
+        report=report,
         unfit=_unfit(report, kind),
     )
     finding = judge.judge(rule.limits)
@@ -163,7 +165,8 @@ def _check(report: Report, policy: Policy, rule: Rule, about: Target, today: dat
         measured=reading.text,
         limit=_limits(rule),
         reason=finding.reason,
-        note=_resolution(reading),
+        advice=finding.advice,
+        note=_resolution(kind, reading),
         line=rule.line,
     )
 
@@ -183,14 +186,15 @@ class _Judge:
     kind: Kind
     rule: Rule
     reading: Reading
+    policy: Policy
     last: float | None
     """The stored baseline's value."""
-    settings: Settings
+    report: Report
     unfit: str
     """Why the timings decide nothing; empty where they do."""
 
     def judge(self, limits: Sequence[Limit]) -> _Finding:
-        rule, settings = self.rule, self.settings
+        rule, settings = self.rule, self.policy.settings
         judged, missing = [], []
         for limit in limits:
             estimate = self.estimate(limit)
@@ -199,14 +203,21 @@ class _Judge:
             else:
                 judged.append((_verdict(limit, estimate), limit, estimate))
         beyond = [
-            self.reading.why or _how_far(limit, estimate) for verdict, limit, estimate in judged if verdict == "fail"
+            self.reading.why or self.how_far(limit, estimate)
+            for verdict, limit, estimate in judged
+            if verdict == "fail"
         ]
         unfit = self.unfit if settings.unfit_host != "off" else ""
         if beyond and not unfit:
             verdict: Verdict = "fail" if rule.level == "error" else "warn"
-            return _Finding(verdict=verdict, level=rule.level, reason="; ".join(beyond))
+            return _Finding(verdict=verdict, level=rule.level, reason="; ".join(beyond), advice=self.kind.mend)
         if missing:
-            return _Finding(verdict="missing", level=_least(rule.level, settings.missing), reason=self.advice(missing))
+            return _Finding(
+                verdict="missing",
+                level=_least(rule.level, settings.missing),
+                reason=f"{' and '.join(map(str, missing))} needs a number that was not measured",
+                advice=self.how_to_measure(missing),
+            )
         if unfit and judged:
             return _Finding(verdict="inconclusive", level=_least(rule.level, settings.unfit_host), reason=unfit)
         open_ = [self.what_would_decide(limit, one) for verdict, limit, one in judged if verdict == "inconclusive"]
@@ -230,18 +241,41 @@ class _Judge:
             return Estimate.exact(self.last - now)
         return Estimate.exact(now / self.last) if self.last > 0 else None
 
-    def advice(self, missing: Sequence[Limit]) -> str:
+    def how_far(self, limit: Limit, estimate: Estimate) -> str:
+        """Say by how much a number is beyond its bound: ``0.45 pp above max_drop 1pp``."""
+        gap = abs(estimate.value - limit.value)
+        if self.kind.unit is PERCENT:
+            far = f"{gap:.2f} pp"
+        elif limit.name in BOUNDS and BOUNDS[limit.name].ratio:
+            far = format_ratio(gap / limit.value) if limit.value > 0 else times(gap)
+        else:
+            far = self.kind.unit.show(gap)
+        whole = ", with the whole interval" if estimate.interval else ""
+        return f"{far} {'above' if _upper(limit) else 'below'} {limit}{whole}"
+
+    def how_to_measure(self, missing: Sequence[Limit]) -> str:
         """Say what would give the numbers that are missing."""
-        names = " and ".join(map(str, missing))
-        if self.reading.value is not None and any(
-            limit.name in BOUNDS and BOUNDS[limit.name].against == "stored" for limit in missing
-        ):
-            return f"{names} needs a stored baseline that holds it: run `compress baseline write`"
-        return f"{names} needs a number that was not measured: run `{SOURCES[self.kind.needs]}`"
+        stored = [limit for limit in missing if limit.name in BOUNDS and BOUNDS[limit.name].against == "stored"]
+        if self.reading.value is not None and stored:
+            file = self.policy.baseline_metrics
+            if file is None:
+                return (
+                    "Keep those of the last release with `compress baseline write RUN_DIR`, and name the file in the "
+                    "policy: `baseline: {metrics: compress-baseline.json}`"
+                )
+            return f"Keep those of the last release with `compress baseline write RUN_DIR -o {file}`"
+        source, from_recipe = self.kind.source, "path" in self.report.recipe
+        if source is SOURCES["bench"] and self.report.bench is not None:
+            return "The benchmark ran, and this machine does not tell it: measure on one that does"
+        if from_recipe and source.recipe:
+            return f"Add `{source.recipe}` to the recipe, and run it again"
+        if source.options and not from_recipe:
+            return f"Measure it with `compress gate MODEL… {source.options}`"
+        return "Run the recipe again" if from_recipe else "Measure again: this result does not hold it"
 
     def too_few(self, estimate: Estimate) -> str:
         """Say that an estimate rests on less than the policy wants; empty when it does not."""
-        least = {"samples": self.rule.min_samples, "pairs": self.settings.min_pairs}.get(estimate.counted, 0)
+        least = {"samples": self.rule.min_samples, "pairs": self.policy.settings.min_pairs}.get(estimate.counted, 0)
         if estimate.count >= least:
             return ""
         return f"rests on {estimate.count} {estimate.counted}, the policy wants {least}"
@@ -256,7 +290,7 @@ class _Judge:
             return f"{limit} lies inside the interval{inside}"
         below = estimate.value <= limit.value
         half_width = estimate.high - estimate.value if below else estimate.value - estimate.low
-        resolution = f"{half_width:.2f} pp" if limit.name == "max_drop" else format_ratio(half_width)
+        resolution = _points(self.kind, half_width) if limit.name == "max_drop" else format_ratio(half_width)
         # The upper end of a rate that was never seen shrinks with the count itself, others with its square root.
         power = 2 if estimate.differed else 1
         count = needed(estimate.count, half_width, abs(limit.value - estimate.value), power=power)
@@ -268,13 +302,10 @@ class _Judge:
     def waive(self, finding: _Finding, waiver: Waiver, today: date) -> _Finding:
         issue = f", {waiver.issue}" if waiver.issue else ""
         if today > waiver.expires:
-            level = _least(finding.level, self.settings.expired_waiver)
+            level = _least(finding.level, self.policy.settings.expired_waiver)
             reason = f"{finding.reason} (the waiver of {waiver.owner}{issue} expired on {waiver.expires})"
-            return _Finding(
-                verdict=finding.verdict if finding.verdict == "inconclusive" else "waiver-expired",
-                level=level,
-                reason=reason,
-            )
+            verdict = finding.verdict if finding.verdict == "inconclusive" else "waiver-expired"
+            return replace(finding, verdict=verdict, level=level, reason=reason)
         looser = {limit.name: limit for limit in waiver.limits}
         loosened = self.judge([looser.get(limit.name, limit) for limit in self.rule.limits] if looser else ())
         if loosened.verdict == "pass":
@@ -301,16 +332,16 @@ def _upper(limit: Limit) -> bool:
     return BOUNDS[limit.name].upper if limit.name in BOUNDS else limit.name == "any"
 
 
-def _how_far(limit: Limit, estimate: Estimate) -> str:
-    return f"{'whole interval ' if estimate.interval else ''}{'above' if _upper(limit) else 'below'} {limit}"
-
-
-def _resolution(reading: Reading) -> str:
+def _resolution(kind: Kind, reading: Reading) -> str:
     """Say which drop of the accuracy the samples could have shown; empty for other numbers."""
     change = reading.change
     if change is None or change.interval is None or change.counted != "samples":
         return ""
-    return f"{change.count} samples resolve {change.high - change.value:.2f} pp"
+    return f"{change.count} samples resolve {_points(kind, change.high - change.value)}"
+
+
+def _points(kind: Kind, drop: float) -> str:
+    return f"{drop:.2f} pp" if kind.unit is PERCENT else kind.unit.show(drop)
 
 
 def _least(*levels: Level) -> Level:

@@ -9,6 +9,7 @@ from onnxpress.files import append_text
 from onnxpress.gate.check import Check, outcome
 from onnxpress.report.formats import markdown
 from onnxpress.report.report import Report
+from onnxpress.report.view import why
 
 ANNOTATIONS = 10  # GitHub shows no more of one level per step
 SUMMARY_BYTES = 900_000  # GitHub refuses a summary beyond 1 MiB
@@ -40,7 +41,7 @@ def commands(checks: tuple[Check, ...], policy: str) -> str:
         for check in chosen[: ANNOTATIONS - 1] if len(chosen) > ANNOTATIONS else chosen:
             place = f"file={_property(policy)},line={check.line or 1},title={_property(check.rule)}"
             message = f"{check.variant}: {check.verdict}, measured {check.measured or 'nothing'}, limit {check.limit}"
-            lines.append(f"::{level} {place}::{_data(f'{message}. {check.reason}')}")
+            lines.append(f"::{level} {place}::{_data(f'{message}. {why(check)}'.strip())}")
         if len(chosen) > ANNOTATIONS:
             more = f"and {len(chosen) - ANNOTATIONS + 1} more, see the step summary"
             lines.append(f"::{level} file={_property(policy)}::{_data(more)}")

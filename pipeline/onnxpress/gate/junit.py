@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from onnxpress.gate.check import Check
-from onnxpress.report.view import printable
+from onnxpress.report.view import printable, why
 
 SKIPPED = ("waived", "skipped")
 
@@ -29,10 +29,10 @@ def render(checks: Sequence[Check]) -> str:
         case = SubElement(suite, "testcase", {"classname": printable(check.variant), "name": check.rule, "time": "0"})
         tag = {"fail": "failure", "inconclusive": "error", "pass": "skipped"}[check.outcome]
         if tag != "skipped" or check.verdict in SKIPPED:
-            details = {"message": printable(check.reason)} | ({"type": check.verdict} if tag != "skipped" else {})
+            details = {"message": printable(why(check))} | ({"type": check.verdict} if tag != "skipped" else {})
             SubElement(case, tag, details)
         SubElement(case, "system-out").text = printable(
-            f"{check.verdict}: measured {check.measured or 'nothing'}, limit {check.limit}. {check.reason}".strip()
+            f"{check.verdict}: measured {check.measured or 'nothing'}, limit {check.limit}. {why(check)}".strip()
         )
     root = Element("testsuites")
     root.append(suite)

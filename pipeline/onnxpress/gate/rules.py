@@ -76,14 +76,31 @@ from onnxpress.units import parse
 
 Need = Literal["file", "session", "evaluation", "bench", "cost"]
 """What a rule rests on, from cheap to dear."""
-SOURCES: dict[Need, str] = {
-    "file": "compress run",
-    "session": "compress run",
-    "evaluation": "compress evaluate",
-    "bench": "compress bench",
-    "cost": "compress cost",
-}
 STATISTICS = ("p50", "mean", "p90", "p95", "p99", "p99_guaranteed", "p999")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """Where a number comes from: what to add so that it is measured."""
+
+    recipe: str
+    """To the recipe of `compress run`; empty where any run measures it."""
+    options: str
+    """To `compress gate MODEL…`; empty likewise."""
+
+
+LABELS = "--data DATA (with labels in y) --metric"
+SOURCES: dict[Need, Source] = {
+    "file": Source(recipe="", options=""),
+    "session": Source(recipe="", options=""),
+    "evaluation": Source(recipe="data: {evaluation: DATA}", options="--data DATA"),
+    "bench": Source(recipe="bench: {scenarios: [single]}", options=""),
+    "cost": Source(recipe="cost: {instances: [gcp/c3-standard-4/us-central1]}", options=""),
+}
+OFFLINE = Source(recipe="bench: {scenarios: [single, offline]}", options="")
+LONGER = Source(recipe="bench: {budget: 5m}", options="--budget 5m")
+"""Tails need many runs."""
+DISJOINT = Source(recipe="data: {calibration: DATA, evaluation: OTHER}", options="--data DATA --calibration OTHER")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +113,7 @@ class Bound:
     """What the value is compared with before it is judged: the baseline of the report, or the stored one."""
     parse: Callable[[str], float] | None = None
     """Reads its text; None where the unit of the rule does."""
+    ratio: bool = False
 
 
 def _multiple(text: str) -> float:
@@ -110,11 +128,11 @@ _points = partial(parse, dimension="pp")
 BOUNDS = {
     "max": Bound(upper=True),
     "min": Bound(upper=False),
-    "max_ratio": Bound(upper=True, against="baseline", parse=_multiple),
-    "min_ratio": Bound(upper=False, against="baseline", parse=_multiple),
-    "max_regression": Bound(upper=True, against="baseline", parse=_more),
+    "max_ratio": Bound(upper=True, against="baseline", parse=_multiple, ratio=True),
+    "min_ratio": Bound(upper=False, against="baseline", parse=_multiple, ratio=True),
+    "max_regression": Bound(upper=True, against="baseline", parse=_more, ratio=True),
     "max_drop": Bound(upper=True, against="baseline", parse=_points),
-    "max_growth": Bound(upper=True, against="stored", parse=_more),
+    "max_growth": Bound(upper=True, against="stored", parse=_more, ratio=True),
     "max_fall": Bound(upper=True, against="stored"),
 }
 
@@ -128,6 +146,9 @@ class Kind:
     unit: Unit
     read: Read
     needs: Need
+    source: Source
+    mend: str
+    """What to do where it fails."""
     options: tuple[str, ...] = ()
     """What else a policy may say: ``instance``, ``min_samples``."""
     timed: bool = False
@@ -155,41 +176,84 @@ class Kind:
         return upper.pop() if len(upper) == 1 else None
 
 
+SHRINK = "Quantize or prune more; `compress inspect MODEL` shows what is largest"
+FLOAT = "The report says under Kernels why each layer stayed float"
+GENTLER = "Keep the most sensitive layers float (`exclude`), calibrate on more samples, or let `mode: auto` choose"
+FASTER = "The report says under Speed where the time goes; `mode: auto` keeps int8 only where it is faster"
+REMADE = "Make the model again from its source with onnxpress"
+
+
 def _file(field: str, unit: Unit) -> Kind:
-    read = compared(lambda one: one.facts(field))
-    return Kind(bounds=("max", "max_ratio", "max_growth"), unit=unit, read=read, needs="file")
+    return Kind(
+        bounds=("max", "max_ratio", "max_growth"),
+        unit=unit,
+        read=compared(lambda one: one.facts(field)),
+        needs="file",
+        source=SOURCES["file"],
+        mend=SHRINK,
+    )
 
 
-def _graph(get: Get, *bounds: str, needs: Need) -> Kind:
-    return Kind(bounds=bounds, unit=COUNT, read=alone(get), needs=needs)
+def _graph(get: Get, *bounds: str, needs: Need, mend: str = FLOAT) -> Kind:
+    return Kind(bounds=bounds, unit=COUNT, read=alone(get), needs=needs, source=SOURCES[needs], mend=mend)
 
 
-def _provenance(read: Read, needs: Need) -> Kind:
-    return Kind(bounds=(), unit=COUNT, read=read, needs=needs)
+def _named(read: Read, needs: Need, mend: str) -> Kind:
+    return Kind(bounds=("any",), unit=COUNT, read=read, needs=needs, source=SOURCES[needs], mend=mend, listed=True)
+
+
+def _provenance(read: Read, needs: Need, source: Source, mend: str) -> Kind:
+    return Kind(bounds=(), unit=COUNT, read=read, needs=needs, source=source, mend=mend)
 
 
 def _accuracy(name: str) -> Kind:
+    metric = "module:function" if name == CUSTOM_METRIC else name
     return Kind(
         bounds=("min", "max_drop", "max_fall"),
         unit=OWN if name == CUSTOM_METRIC else PERCENT,
         read=readings.accuracy(name),
         needs="evaluation",
+        source=Source(recipe=f"data: {{evaluation: DATA, metric: {metric}}}", options=f"{LABELS} {metric}"),
+        mend=GENTLER,
         options=("min_samples",),
     )
 
 
 def _fidelity(read: Read, unit: Unit) -> Kind:
-    return Kind(bounds=("min", "max_fall"), unit=unit, read=read, needs="evaluation")
+    return Kind(
+        bounds=("min", "max_fall"),
+        unit=unit,
+        read=read,
+        needs="evaluation",
+        source=SOURCES["evaluation"],
+        mend=GENTLER,
+    )
 
 
-def _bench(get: Get, unit: Unit, *, timed: bool = False) -> Kind:
-    return Kind(bounds=("max", "max_ratio"), unit=unit, read=compared(get), needs="bench", timed=timed)
+def _bench(get: Get, unit: Unit, mend: str, *, timed: bool = False) -> Kind:
+    return Kind(
+        bounds=("max", "max_ratio"),
+        unit=unit,
+        read=compared(get),
+        needs="bench",
+        source=SOURCES["bench"],
+        mend=mend,
+        timed=timed,
+    )
 
 
 def _latency(statistic: str) -> Kind:
     # Only the median of a block is stable enough to be compared in pairs.
     bounds = ("max", "max_ratio", "max_regression") if statistic == "p50" else ("max",)
-    return Kind(bounds=bounds, unit=MILLISECONDS, read=readings.latency(statistic), needs="bench", timed=True)
+    return Kind(
+        bounds=bounds,
+        unit=MILLISECONDS,
+        read=readings.latency(statistic),
+        needs="bench",
+        source=SOURCES["bench"] if statistic == "p50" else LONGER,
+        mend=FASTER,
+        timed=True,
+    )
 
 
 def _cost(field: str) -> Kind:
@@ -198,6 +262,8 @@ def _cost(field: str) -> Kind:
         unit=DOLLARS,
         read=readings.priced(field),
         needs="cost",
+        source=SOURCES["cost"],
+        mend="Choose a faster variant, or a cheaper instance type: the report compares them under Cost",
         options=("instance",),
         timed=True,
     )
@@ -215,32 +281,64 @@ RULES = {
     "size.total_bytes": _file("size_bytes", BYTES),
     "size.compressed_bytes": _file("compressed_bytes", BYTES),
     "size.parameters": _file("parameters", COUNT),
-    "graph.opset": _graph(lambda one: one.facts("opset"), "min", "max", needs="file"),
-    "graph.forbidden_ops": Kind(bounds=("any",), unit=COUNT, read=readings.forbidden_ops, needs="file", listed=True),
+    "graph.opset": _graph(
+        lambda one: one.facts("opset"), "min", "max", needs="file", mend="Export with another `opset`"
+    ),
+    "graph.forbidden_ops": _named(readings.forbidden_ops, "file", "Export without them, or from another opset"),
     "graph.int8_nodes": _graph(lambda one: one.facts("kernels", "int8"), "min", "max_fall", needs="session"),
     "graph.float_nodes": _graph(lambda one: one.facts("kernels", "float"), "max", "max_growth", needs="session"),
-    "graph.required_int8": Kind(bounds=("any",), unit=COUNT, read=readings.required_int8, needs="session", listed=True),
-    "provenance.lineage_complete": _provenance(readings.lineage_complete, "file"),
-    "provenance.calibration_disjoint_from_eval": _provenance(readings.calibration_disjoint, "evaluation"),
+    "graph.required_int8": _named(readings.required_int8, "session", FLOAT),
+    "provenance.lineage_complete": _provenance(readings.lineage_complete, "file", SOURCES["file"], REMADE),
+    "provenance.calibration_disjoint_from_eval": _provenance(
+        readings.calibration_disjoint, "evaluation", DISJOINT, "Evaluate on samples that calibration has not seen"
+    ),
     **{f"accuracy.{name}": _accuracy(name) for name in (*BUILTIN_METRICS, CUSTOM_METRIC)},
     "accuracy.worst_class": Kind(
-        bounds=("max_drop",), unit=PERCENT, read=readings.worst_class, needs="evaluation", options=("min_samples",)
+        bounds=("max_drop",),
+        unit=PERCENT,
+        read=readings.worst_class,
+        needs="evaluation",
+        source=Source(recipe="data: {evaluation: DATA, metric: top1}", options=f"{LABELS} top1"),
+        mend=GENTLER,
+        options=("min_samples",),
     ),
     "fidelity.agreement": _fidelity(alone(_quality("agreement_pct")), PERCENT),
     "fidelity.cosine": _fidelity(alone(_quality("cosine")), FRACTION),
     "fidelity.cosine_p01": _fidelity(alone(_quality("cosine_p01")), FRACTION),
     "fidelity.sqnr_db": _fidelity(readings.sqnr, DECIBELS),
-    "fidelity.nan_inf": _graph(lambda one: one.counted("non_finite"), "max", needs="evaluation"),
-    "graph.cpu_fallback_nodes": _graph(_speed("cpu_fallback_nodes"), "max", needs="bench"),
-    "memory.arena_peak": _bench(_speed("memory", "arena_peak_bytes"), BYTES),
-    "memory.device": _bench(_speed("memory", "device_bytes"), BYTES),
-    "memory.rss_peak": _bench(_speed("memory", "vm_hwm_bytes"), BYTES),
-    "cold_start.first_result": _bench(readings.first_result, MILLISECONDS, timed=True),
+    "fidelity.nan_inf": _graph(
+        lambda one: one.counted("non_finite"),
+        "max",
+        needs="evaluation",
+        mend="Leave the layers that overflow in float32 (`exclude`)",
+    ),
+    "graph.cpu_fallback_nodes": _graph(
+        _speed("cpu_fallback_nodes"), "max", needs="bench", mend="Replace or exclude what the provider cannot run"
+    ),
+    "memory.arena_peak": _bench(_speed("memory", "arena_peak_bytes"), BYTES, SHRINK),
+    "memory.device": _bench(_speed("memory", "device_bytes"), BYTES, SHRINK),
+    "memory.rss_peak": _bench(_speed("memory", "vm_hwm_bytes"), BYTES, SHRINK),
+    "cold_start.first_result": _bench(readings.first_result, MILLISECONDS, SHRINK, timed=True),
     **{f"latency.{statistic}": _latency(statistic) for statistic in STATISTICS},
-    "throughput": Kind(bounds=("min", "min_ratio"), unit=RATE, read=readings.throughput, needs="bench", timed=True),
-    "energy.joules_per_inference": _bench(readings.energy, JOULES, timed=True),
+    "throughput": Kind(
+        bounds=("min", "min_ratio"),
+        unit=RATE,
+        read=readings.throughput,
+        needs="bench",
+        source=OFFLINE,
+        mend=FASTER,
+        timed=True,
+    ),
+    "energy.joules_per_inference": _bench(readings.energy, JOULES, FASTER, timed=True),
     "cost.usd_per_million": _cost("usd_per_million"),
     "cost.usd_per_month": _cost("usd_per_month"),
-    "prices.age_days": Kind(bounds=("max",), unit=DAYS, read=alone(readings.price_age), needs="cost"),
+    "prices.age_days": Kind(
+        bounds=("max",),
+        unit=DAYS,
+        read=alone(readings.price_age),
+        needs="cost",
+        source=SOURCES["cost"],
+        mend="Look the prices up, and give them with `prices` or --price",
+    ),
 }
 """By name, in the order in which they are judged."""

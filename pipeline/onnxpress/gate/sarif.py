@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import onnxpress
 from onnxpress.gate.check import Check
-from onnxpress.report.view import printable
+from onnxpress.report.view import printable, why
 
 SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 Level = Literal["none", "note", "warning", "error"]
@@ -66,7 +66,7 @@ def _result(check: Check, policy: str, index: int) -> dict[str, Any]:
         "ruleId": _id(check.rule),
         "ruleIndex": index,
         "level": _level(check),
-        "message": {"text": printable(f"{text}{check.reason}".strip())},
+        "message": {"text": printable(f"{text}{why(check)}".strip())},
         "locations": [{"physicalLocation": place}],
         "partialFingerprints": {"ruleAndVariant/v1": fingerprint},
     }

@@ -14,7 +14,6 @@ from onnxpress.report.figures import Part, Series
 from onnxpress.report.numbers import NOT_MEASURED, drop_within, times
 from onnxpress.report.report import Document, Report
 from onnxpress.report.tables import Table
-from onnxpress.report.view import best
 from onnxpress.units import format_bytes, format_ms
 
 DTYPES = ("float", "int8", "uint8", "float16", "int32", "int64", "int4", "uint4")
@@ -27,7 +26,7 @@ SHOWN_OPERATORS = 7
 def chosen(report: Report) -> str | None:
     """Return the variant that a before-and-after figure shows: the one to release, else the smallest."""
     smallest = min(report.candidates, key=lambda name: report.variant(name)["size_bytes"], default=None)
-    return best(report) or smallest
+    return report.headline.variant or smallest
 
 
 def treemap(report: Report) -> str:

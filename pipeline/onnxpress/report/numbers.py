@@ -26,14 +26,31 @@ def times_within(ratio: float, interval: Sequence[float]) -> str:
 
 def score(value: float, unit: str) -> str:
     """Write an accuracy in the unit of its metric: ``98.33%``, ``89.12 (×100)``, or ``0.8712`` for a user's own."""
-    return {"%": f"{value:.2f}%", "x100": f"{value:.2f} (×100)"}.get(unit, f"{value:.4g}")
+    return {"%": f"{value:.2f}%", "x100": f"{value:.2f} (×100)"}.get(unit, digits(value, 4))
 
 
 def drop_within(drop: float, interval: Sequence[float] | None, unit: str) -> str:
-    """``0.278, (-0.6, 1.2), "%"`` → ``0.28 [−0.60, 1.20] pp``."""
+    """``0.278, (-0.6, 1.2), "%"`` → ``drop 0.28 [−0.60, 1.20] pp``; what is below zero is a gain."""
     places, suffix = (2, " pp") if unit in ("%", "x100") else (4, "")
-    within = "" if interval is None else f" {bracket(interval, places)}"
-    return f"{signed(drop, places)}{within}{suffix}"
+    word, value, ends = "drop", drop, interval
+    if round(drop, places) < 0:
+        word, value, ends = "gain", -drop, interval and (-interval[1], -interval[0])
+    within = f" {bracket(ends, places)}" if ends else ""
+    return f"{word} {signed(value, places)}{within}{suffix}"
+
+
+def points(value: float, unit: str) -> str:
+    """Write a size of a drop in the unit of its metric: ``1.54 pp``."""
+    return f"{value:.2f} pp" if unit in ("%", "x100") else digits(value, 3)
+
+
+def digits(value: float, count: int) -> str:
+    """Write a number with so many significant digits and every digit left of the point, never with an exponent."""
+    if value == 0 or not math.isfinite(value):
+        return f"{value:.0f}"
+    places = count - 1 - math.floor(math.log10(abs(value)))
+    text = f"{value:.{max(0, places)}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def bracket(interval: Sequence[float], places: int) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 
 from onnxpress.errors import DataError, UsageError
 from onnxpress.gate.check import Check, Outcome, outcome
+from onnxpress.report.headline import Headline, headline
 
 SCHEMA = "onnxpress.report/1"
 
@@ -50,6 +51,11 @@ class Report:
     def verdict(self) -> Outcome | None:
         """What the gate decided; None when there was no policy."""
         return outcome(self.checks) if self.checks else None
+
+    @property
+    def headline(self) -> Headline:
+        """What to release, or what is missing to say so."""
+        return headline(self)
 
     @property
     def candidates(self) -> tuple[str, ...]:
@@ -116,7 +122,8 @@ class Report:
     def to_json(self) -> str:
         """Return the JSON text; equal reports give equal text. NaN and infinity, which JSON lacks, become null."""
         value = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        value |= {"schema": SCHEMA, "checks": [check.to_json() for check in self.checks], "verdict": self.verdict}
+        value |= {"schema": SCHEMA, "checks": [check.to_json() for check in self.checks]}
+        value |= {"verdict": self.verdict, "headline": dataclasses.asdict(self.headline)}
         return json.dumps(_finite(value), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
 
     @classmethod

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from onnxpress.report.report import Document
-from onnxpress.report.tables import Table
+from onnxpress.report.tables import Table, rate
 from onnxpress.units import format_bytes, format_ms, format_ratio
 
 SHOWN_OPERATORS = 6
@@ -69,7 +69,7 @@ def batches(bench: Document) -> Table:
                 str(row["batch"]),
                 f"{row['threads']} × {row['sessions']}",
                 _ms(row.get("p50_ms")),
-                f"{row['value']:.4g} [{row['low']:.4g}, {row['high']:.4g}]",
+                f"{rate(row['value'])} [{rate(row['low'])}, {rate(row['high'])}]",
             )
             for variant in bench["variants"]
             for row in _rates(variant)
@@ -94,7 +94,7 @@ def servers(bench: Document) -> Table:
             (
                 name,
                 f"p{server['sla']['percent']:g} ≤ {format_ms(server['sla']['limit_ms'])}",
-                "none" if server["rate_per_s"] is None else f"{server['rate_per_s']:.4g}",
+                "none" if server["rate_per_s"] is None else rate(server["rate_per_s"]),
                 _ms(server["p50_ms"]),
                 _ms(server["p99_ms"]),
                 UNKNOWN if server["utilisation"] is None else format_ratio(server["utilisation"]),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from onnxpress.report import view
-from onnxpress.report.numbers import NOT_MEASURED, drop_within
+from onnxpress.report.numbers import NOT_MEASURED, digits, drop_within
 from onnxpress.report.report import Document, Report
 from onnxpress.units import format_bytes, format_change_pct, format_count, format_ms, format_usd
 
@@ -67,7 +67,7 @@ def _timing(report: Report, variant: str) -> tuple[str, ...]:
         latency.text,
         latency.detail,
         *(_shown(latency_ms.get(tail), format_ms, absent="too few runs") for tail in ("p90", "p99")),
-        _shown(speed["throughput_per_s"]["value"], _rate),
+        _shown(speed["throughput_per_s"]["value"], rate),
         _shown(speed["memory"]["vm_hwm_bytes"], format_bytes),
         _shown(None if None in cold_start_ms else sum(cold_start_ms), format_ms),
     )
@@ -312,8 +312,9 @@ def _thousands(count: int) -> str:
     return f"{count:,}"
 
 
-def _rate(per_second: float) -> str:
-    return f"{per_second:.4g}"
+def rate(per_second: float) -> str:
+    """``11273.4`` → ``11,273``."""
+    return f"{per_second:,.0f}" if per_second >= 1000 else digits(per_second, 4)
 
 
 def _counted(count: int, noun: str) -> str:

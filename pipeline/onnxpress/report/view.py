@@ -5,13 +5,14 @@ Nothing here decides or computes anything beyond a ratio; what was not measured 
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from onnxpress.gate.check import Check, Outcome, Verdict, outcome
-from onnxpress.report.numbers import NOT_MEASURED, drop_within, ratio_interval, score, times, times_within
+from onnxpress.report.headline import change_within, first_price
+from onnxpress.report.loss import State, loss
+from onnxpress.report.numbers import NOT_MEASURED, drop_within, points, score, times
 from onnxpress.report.report import Document, Report
 from onnxpress.units import format_bytes, format_ms, format_usd
 
@@ -28,12 +29,31 @@ VERDICT_MARKS: dict[Verdict, str] = {
 }
 
 
+MARKS: dict[State, str] = {
+    "kept": "✓ kept",
+    "open": "? open",
+    "lost": "✗ lost",
+    "ruined": "✗ ruined",
+    "unknown": NOT_MEASURED,
+}
+"""What a variant lost by the default bounds, where no policy judges it; ruin is shown in any case."""
+OUTCOMES: dict[State, Outcome | None] = {
+    "kept": "pass",
+    "open": "inconclusive",
+    "lost": "fail",
+    "ruined": "fail",
+    "unknown": None,
+}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
     """One cell of the variants table, or its heading: the number, and what it is relative to the baseline."""
 
     text: str
     detail: str = ""
+    interval: str = ""
+    """Or what else stands below the detail."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +63,7 @@ class Row:
     variant: str
     steps: str
     outcome: Outcome | None
-    """What the gate means for it; None for the baseline, and without a gate."""
+    """What the gate means for it, or without one the default bounds; None for the baseline, and what is unknown."""
     cells: tuple[Cell, ...]
     """Named by `headings`."""
 
@@ -60,15 +80,14 @@ def title(report: Report) -> str:
 
 def headings(report: Report) -> tuple[Cell, ...]:
     """Return the headings of the variants table."""
-    drop = "drop, pp [95%]" if report.metric and report.metric["unit"] else "drop [95%]"
     return (
         Cell(text="size", detail="ratio"),
-        Cell(text="latency p50", detail="ratio [95%]"),
-        Cell(text=metric_name(report), detail=drop),
+        Cell(text="latency p50", detail="ratio", interval="[95%]"),
+        Cell(text=metric_name(report), detail="drop", interval="[95%]"),
         Cell(text="agrees", detail="SQNR"),
         Cell(text="$ / 1M", detail="ratio"),
         Cell(text="int8", detail="float"),
-        Cell(text="gate", detail="checks"),
+        Cell(text="verdict", detail="checks"),
     )
 
 
@@ -83,7 +102,7 @@ def rows(report: Report) -> tuple[Row, ...]:
         Row(
             variant=variant["id"],
             steps=steps(variant),
-            outcome=outcome(checks) if (checks := report.checks_of(variant["id"])) else None,
+            outcome=judged(report, variant["id"]),
             cells=(
                 size(report, variant),
                 latency(report, variant["id"]),
@@ -116,12 +135,8 @@ def latency(report: Report, variant: str) -> Cell:
     speed, change = report.speed(variant), report.speed_change(variant)
     if speed is None or speed["latency_ms"] is None:  # as when only throughput was asked for
         return Cell(text=NOT_MEASURED)
-    return Cell(text=format_ms(speed["latency_ms"]["p50"]), detail=change_within(change) if change else "")
-
-
-def change_within(change: Document) -> str:
-    """Write a comparison of two timings as a ratio with its interval."""
-    return times_within(1 + change["change_pct"] / 100, ratio_interval(change["ci95_pct"]))
+    ratio, interval = _split(change_within(change)) if change else ("", "")
+    return Cell(text=format_ms(speed["latency_ms"]["p50"]), detail=ratio, interval=interval)
 
 
 def accuracy(report: Report, variant: str) -> Cell:
@@ -129,8 +144,15 @@ def accuracy(report: Report, variant: str) -> Cell:
     metric, quality, change = report.metric, report.quality(variant), report.quality_change(variant)
     if metric is None or quality is None or quality["value"] is None:
         return Cell(text=NOT_MEASURED)
-    drop = drop_within(change["drop"], change["ci95"], metric["unit"]).removesuffix(" pp") if change else ""
-    return Cell(text=score(quality["value"], metric["unit"]), detail=drop)
+    drop, interval = _split(drop_within(change["drop"], change["ci95"], metric["unit"])) if change else ("", "")
+    return Cell(text=score(quality["value"], metric["unit"]), detail=drop, interval=interval)
+
+
+def _split(number: str) -> tuple[str, str]:
+    """``0.28 [−0.60, 1.20] pp`` → ``0.28 pp``, ``[−0.60, 1.20]``."""
+    before, bracket, rest = number.partition(" [")
+    interval, _, unit = rest.partition("]")
+    return f"{before}{unit}", f"[{interval}]" if bracket else ""
 
 
 def fidelity(report: Report, variant: str) -> Cell:
@@ -160,13 +182,6 @@ def price(report: Report, variant: str) -> Cell:
     return Cell(text=format_usd(own).removesuffix(" USD"), detail=ratio)
 
 
-def first_price(report: Report, variant: str) -> float | None:
-    """Return the dollars per million inferences on the first instance type of the recipe; None when not computed."""
-    prices = report.prices(variant)
-    found = prices[0]["usd_per_million"] if prices else None
-    return None if found is None else found["value"]
-
-
 def kernels(variant: Document) -> Cell:
     """Return how many nodes the loaded session runs as int8 and as float kernels."""
     counts = kernel_counts(variant)
@@ -178,15 +193,25 @@ def kernel_counts(variant: Document) -> Document:
     return variant.get("kernels") or {}
 
 
+def judged(report: Report, variant: str) -> Outcome | None:
+    """Return what a variant's checks mean for it, or without any what the default bounds do; ruin fails anyway."""
+    if variant == report.baseline:
+        return None
+    checks, state = report.checks_of(variant), loss(report, variant).state
+    return outcome(checks) if checks and state != "ruined" else OUTCOMES[state]
+
+
 def gate(report: Report, variant: str) -> Cell:
     """Return what the gate says of one variant."""
-    checks = report.checks_of(variant)
     if variant == report.baseline:
         return Cell(text="baseline")
+    checks, state = report.checks_of(variant), loss(report, variant).state
     if not checks:
-        return Cell(text="no policy")
-    passed = sum(check.verdict == "pass" for check in checks)
-    return Cell(text=VERDICT_MARKS[outcome(checks)], detail=f"{passed} of {len(checks)}")
+        return Cell(text=MARKS[state], detail="no policy")
+    passed = f"{sum(check.verdict == 'pass' for check in checks)} of {len(checks)}"
+    waived = sum(check.verdict == "waived" for check in checks)
+    text = MARKS[state] if state == "ruined" else VERDICT_MARKS[outcome(checks)]
+    return Cell(text=text, detail=passed, interval=f"{waived} waived" if waived else "")
 
 
 def tally(checks: tuple[Check, ...]) -> str:
@@ -196,49 +221,46 @@ def tally(checks: tuple[Check, ...]) -> str:
 
 
 def found(check: Check) -> str:
-    """Return what a check measured, and its reason or, where there is none, its limit."""
-    if check.verdict == "skipped":
-        return check.reason
+    """Return what a check measured, with its reason and what to do or, where there is none, its limit."""
     if check.reason:
-        return f"{check.measured or NOT_MEASURED}: {check.reason}"
+        return why(check) if check.verdict == "skipped" else f"{check.measured or NOT_MEASURED}: {why(check)}"
     return f"{check.measured} ({'; '.join(filter(None, (check.limit, check.note)))})"
 
 
-def best(report: Report) -> str | None:
-    """Return the variant to release: of those the gate lets pass, the fastest, or the smallest without latencies."""
-
-    def weight(variant: str) -> tuple[float, int]:
-        change = report.speed_change(variant)
-        return change["change_pct"] if change else math.inf, report.variant(variant)["size_bytes"]
-
-    allowed = [variant for variant in report.candidates if outcome(report.checks_of(variant)) == "pass"]
-    return min(allowed, key=weight, default=None)
+def why(check: Check) -> str:
+    """Return why a check does not simply pass, and what to do about it."""
+    return ". ".join(filter(None, (check.reason, check.advice)))
 
 
 def verdict(report: Report) -> str:
     """Return what the gate said."""
     if report.verdict is None:
         return "No gate was set."
-    return f"The gate {OUTCOME_WORDS[report.verdict]}: {tally(report.checks)}."
+    unjudged = [check.rule for check in report.checks if check.verdict == "skipped" and check.level == "error"]
+    left = f" Not judged, though they may stop a release: {', '.join(dict.fromkeys(unjudged))}." if unjudged else ""
+    so_far = " what it judged" if unjudged and report.verdict == "pass" else ""
+    return f"The gate {OUTCOME_WORDS[report.verdict]}{so_far}: {tally(report.checks)}.{left}"
 
 
-def choice(report: Report) -> str:
-    """Return the variant to release, and what it wins and loses, in one sentence."""
-    chosen = best(report)
-    if chosen is None:
-        return "No variant passes it." if report.candidates else "There is only the baseline."
-    facts = [f"{size(report, report.variant(chosen)).detail} the size"]
-    change, drop = report.speed_change(chosen), report.quality_change(chosen)
-    if change is not None:
-        facts.append(f"{change_within(change)} the latency")
-    if drop is not None and report.metric is not None:
-        facts.append(f"{report.metric['name']} drop {drop_within(drop['drop'], drop['ci95'], report.metric['unit'])}")
-    before, after = first_price(report, report.baseline), first_price(report, chosen)
-    if before is not None and after is not None:
-        facts.append(f"{format_usd(after)} instead of {format_usd(before)} per million inferences")
-    among = "Smallest variant" if change is None else "Fastest variant"
-    which = f"{among} that passes" if report.checks else among
-    return f"{which}: {chosen}, {', '.join(facts)}."
+def stops(report: Report) -> Iterator[tuple[Verdict, str]]:
+    """Yield what stops the release, one sentence a rule: by how much, and what to do; then what is waived."""
+    by_rule: dict[str, list[Check]] = {}
+    for check in sorted(report.checks, key=lambda check: check.outcome != "fail"):
+        if check.outcome != "pass":
+            by_rule.setdefault(check.rule, []).append(check)
+    for rule, checks in by_rule.items():
+        first, *others = checks
+        more = f", and {len(others)} more variant{'s' if others[1:] else ''}" if others else ""
+        advice = f" {first.advice}." if first.advice else ""
+        yield first.verdict, f"{rule} of {first.variant}{more}: {evidence(first)}.{advice}"
+    for check in report.checks:
+        if check.verdict == "waived":
+            yield check.verdict, f"{check.rule} of {check.variant}: {evidence(check)}"
+
+
+def evidence(check: Check) -> str:
+    """Return what was measured and why it does not simply pass."""
+    return ": ".join(filter(None, (check.measured, check.reason)))
 
 
 def limits(report: Report) -> Iterator[str]:
@@ -264,14 +286,26 @@ def _limits_of_evaluation(report: Report) -> Iterator[str]:
     if report.metric is None:
         yield f"Without a metric, fidelity to {report.baseline} on {samples} samples stands in for accuracy."
         return
-    widths = [
-        change["ci95"][1] - change["drop"] for change in report.evaluation["comparisons"] if change["ci95"] is not None
-    ]
-    if widths:
-        resolution = drop_within(max(widths), None, report.metric["unit"])
-        yield f"Accuracy rests on {samples} samples: a drop below {resolution} cannot be told from none."
-    else:
-        yield "The accuracy has no interval: a small drop cannot be told from chance."
+    yield from _resolution(report, samples)
+
+
+def _resolution(report: Report, samples: int) -> Iterator[str]:
+    """Yield which drop the samples can show, for the variants that are near enough to the baseline to ask."""
+    ruined = [name for name in report.candidates if loss(report, name).state == "ruined"]
+    reach = {
+        change["candidate"]: change["drop"] - change["ci95"][0]
+        for change in (report.evaluation or {})["comparisons"]
+        if change["ci95"] is not None and change["candidate"] not in ruined
+    }
+    if not reach:
+        yield f"Accuracy rests on {samples} samples, without an interval: a small drop cannot be told from chance."
+        return
+    unit = (report.metric or {})["unit"]
+    least, most = min(reach, key=reach.__getitem__), max(reach, key=reach.__getitem__)
+    shown = f"{points(reach[least], unit)} ({least})"
+    if points(reach[most], unit) != points(reach[least], unit):
+        shown += f" to {points(reach[most], unit)} ({most})"
+    yield f"Accuracy rests on {samples} samples: a drop below {shown} cannot be told from none."
 
 
 def limits_of_bench(report: Report) -> Iterator[str]:
@@ -308,5 +342,5 @@ def price_caption(report: Report) -> str:
 
 def caption(report: Report) -> str:
     """Say how the variants table is read."""
-    parts = [f"Ratios are to {report.baseline}: below 1× is smaller, faster, cheaper", "a positive drop is a loss"]
-    return "; ".join(filter(None, (*parts, price_caption(report)))) + "."
+    ratios = f"Ratios are to {report.baseline}: below 1× is smaller, faster, cheaper"
+    return "; ".join(filter(None, (ratios, price_caption(report)))) + "."

@@ -13,6 +13,7 @@ from onnxpress.gate.check import outcome
 from onnxpress.gate.rules import RULES
 from onnxpress.report import assumptions, charts, details, tables, view
 from onnxpress.report.charts import Mark, Point
+from onnxpress.report.headline import change_within
 from onnxpress.report.numbers import ratio_interval, signed, times
 from onnxpress.report.report import Report
 from onnxpress.units import format_bytes, format_count, format_ms
@@ -80,7 +81,7 @@ def _latencies(report: Report) -> str:
         change = report.speed_change(variant)
         if change is not None:
             ratio, interval = 1 + change["change_pct"] / 100, ratio_interval(change["ci95_pct"])
-            marks.append(_mark(report, variant, ratio, interval, view.change_within(change)))
+            marks.append(_mark(report, variant, ratio, interval, change_within(change)))
     title = f"Latency p50 as a ratio to {report.baseline}, with 95% interval"
     return charts.intervals("latencies", title, marks, 1.0, times) if marks else ""
 

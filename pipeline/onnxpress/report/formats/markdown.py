@@ -14,7 +14,7 @@ def render(report: Report) -> str:
     """Return the report as Markdown."""
     parts = [
         f"# {escape(view.title(report))}",
-        f"**{escape(view.verdict(report))}** {escape(view.choice(report))}",
+        f"**{escape(view.verdict(report))}** {escape(report.headline.text)}",
         _lines(
             ["variant<br>steps", *map(cell, view.headings(report))],
             ([f"{escape(row.variant)}<br>{escape(row.steps)}", *map(cell, row.cells)] for row in view.rows(report)),

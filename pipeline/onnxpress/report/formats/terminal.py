@@ -7,7 +7,7 @@ import io
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, RenderableType
@@ -43,27 +43,22 @@ def render(report: Report, *, width: int | None = None, colour: bool | None = No
         colour: With escape codes; None for when the output is a terminal (and ``NO_COLOR`` is not set).
 
     """
-    wide = (width or columns()) >= 155
-    table = _ruled()
-    table.add_column("variant", overflow="fold")
-    for cell in view.headings(report):
-        for text in _cells(cell, wide=wide):
-            table.add_column(text, justify="right", no_wrap=True)
-    for row in view.rows(report):
-        table.add_row(printable(row.variant), *(text for cell in row.cells for text in _cells(cell, wide=wide)))
+    room = width or columns()
+    table, left_out = _variants(report, room)
     parts: list[RenderableType] = [
         Text(printable(view.title(report)), style="bold"),
         Text(printable(view.verdict(report)), style=_style(report)),
-        Text(printable(view.choice(report))),
+        *_stops(report),
+        Text(printable(report.headline.text)),
         "",
         table,
         "",
-        Text(printable(view.caption(report)), style="dim"),
+        Text(printable(f"{view.caption(report)}{left_out}"), style="dim"),
         "",
     ]
-    notable = [check for check in report.checks if check.verdict not in ("pass", "skipped")]
+    notable = sorted((check for check in report.checks if check.verdict not in ("pass", "skipped")), key=_urgency)
     if notable:
-        parts += [_check_table(notable, width=width or columns()), ""]
+        parts += [_check_table(notable, width=room), ""]
     limits = Table.grid(padding=(0, 1, 0, 0))
     for limit in view.limits(report):
         limits.add_row("·", Text(printable(limit)), style="dim")
@@ -162,21 +157,18 @@ def _check_table(checks: Sequence[Check], *, width: int) -> Table:
 
 
 def _check_rows(checks: Sequence[Check]) -> Iterator[tuple[Verdict, str, str, str]]:
-    """Yield verdict, rule, variant and text; of passed checks of one rule and limit together."""
-    passed: dict[tuple[str, str], list[Check]] = {}
+    """Yield verdict, rule, variant and text; those of one rule that say the same together."""
+    alike: dict[tuple[Verdict, str, str, str], list[Check]] = {}
     for check in checks:
-        if check.verdict in ("pass", "skipped"):
-            passed.setdefault((check.rule, f"{check.limit} {check.reason}"), []).append(check)
-        else:
-            yield check.verdict, check.rule, check.variant, view.found(check)
-    for group in passed.values():
+        alike.setdefault((check.verdict, check.rule, check.limit, check.reason), []).append(check)
+    for group in alike.values():
         check = group[0]
         if len(group) == 1:
             yield check.verdict, check.rule, check.variant, view.found(check)
-        else:
-            text = "; ".join(dict.fromkeys(one.measured for one in group)) if check.verdict == "pass" else check.reason
-            suffix = f" ({check.limit})" if check.verdict == "pass" else ""
-            yield check.verdict, check.rule, f"{len(group)} variants", f"{text}{suffix}"
+            continue
+        measured = "; ".join(dict.fromkeys(one.measured for one in group if one.measured))
+        text = f"{measured} ({check.limit})" if check.verdict == "pass" else view.why(check)
+        yield check.verdict, check.rule, f"{len(group)} variants", text
 
 
 def show(parts: Sequence[RenderableType], *, width: int | None = None, colour: bool | None = None) -> str:
@@ -202,7 +194,78 @@ def columns() -> int:
     return shutil.get_terminal_size((PIPE_WIDTH, 24)).columns
 
 
-def _cells(cell: view.Cell, *, wide: bool) -> list[Text]:
-    """Return number and detail in two columns where there is room, else one above the other."""
-    text, detail = Text(printable(cell.text)), Text(printable(cell.detail), style="dim")
-    return [text, detail] if wide else [Text.assemble(text, "\n", detail)]
+def _stops(report: Report) -> Iterator[RenderableType]:
+    for mark, sentence in view.stops(report):
+        row = Table.grid(padding=(0, 1, 0, 0))
+        row.add_row(Text(view.VERDICT_MARKS[mark], style=STYLES[mark], no_wrap=True), Text(printable(sentence)))
+        yield row
+
+
+Layout = Callable[[view.Cell], list[Text]]
+
+
+def _apart(cell: view.Cell) -> list[Text]:
+    """Give number and detail columns of their own."""
+    return [Text(printable(cell.text)), Text(_joined(cell.detail, cell.interval), style="dim")]
+
+
+def _over(cell: view.Cell) -> list[Text]:
+    """Put the detail below the number."""
+    return [_stacked(cell.text, _joined(cell.detail, cell.interval))]
+
+
+def _tower(cell: view.Cell) -> list[Text]:
+    """Put the detail below the number, and the interval below that."""
+    return [_stacked(cell.text, "\n".join(filter(None, (printable(cell.detail), printable(cell.interval)))))]
+
+
+def _joined(detail: str, interval: str) -> str:
+    return printable(" ".join(filter(None, (detail, interval))))
+
+
+def _stacked(text: str, below: str) -> Text:
+    return Text.assemble(printable(text), *([("\n" + below, "dim")] if below else []))
+
+
+KEPT = (6, 2, 1, 0, 3, 4, 5)
+"""Columns of the variants table in the order in which they are kept where there is no room for all."""
+
+
+def _variants(report: Report, room: int) -> tuple[Table, str]:
+    """Return the variants table as wide as the room, and which columns had none.
+
+    Names stay whole: numbers are stacked first, then columns are left out.
+    """
+    headings = view.headings(report)
+    for layout in (_apart, _over, _tower):
+        table = _laid_out(report, layout, range(len(headings)))
+        if _width(table) <= room:
+            return table, ""
+    for count in range(len(KEPT) - 1, 0, -1):
+        shown = sorted(KEPT[:count])
+        table = _laid_out(report, _tower, shown)
+        if _width(table) <= room or count == 2:
+            missing = ", ".join(headings[index].text for index in sorted(KEPT[count:]))
+            return table, f" Not shown here: {missing}; report.html has all."
+    raise AssertionError("count reaches 2")
+
+
+def _laid_out(report: Report, layout: Layout, shown: Sequence[int]) -> Table:
+    table = _ruled()
+    table.add_column("variant", overflow="fold")
+    headings = view.headings(report)
+    for index in shown:
+        for text in layout(headings[index]):
+            table.add_column(text, justify="right", no_wrap=True)
+    for row in view.rows(report):
+        style = STYLES["fail"] if row.outcome == "fail" else ""
+        cells = [text for index in shown for text in layout(row.cells[index])]
+        verdict = cells[-1] if layout is not _apart else cells[-2]
+        verdict.stylize(STYLES.get(row.outcome or "", ""), 0, len(row.cells[-1].text))
+        table.add_row(Text(printable(row.variant), style=style), *cells)
+    return table
+
+
+def _width(table: Table) -> int:
+    """Return how many columns a table needs when no cell is broken."""
+    return Console(width=10_000, file=io.StringIO()).measure(table).maximum
