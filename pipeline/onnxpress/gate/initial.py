@@ -36,7 +36,7 @@ from onnxpress.gate.policy import SCHEMA
 from onnxpress.gate.rules import RULES, Kind
 from onnxpress.report.loss import RUIN, loss, noise_db
 from onnxpress.report.report import Report
-from onnxpress.report.view import printable
+from onnxpress.report.view import printable, why
 
 WEIGHT: dict[str, Level] = {
     "size.total_bytes": "error",
@@ -141,7 +141,7 @@ def _text(
         check = open_.get(name)  # judged, so it is no comment yet
         lines.append(f"  {'# ' if check else ''}{rule:<{width}}  # {measured}")
         if check:
-            lines.append(f"  #   not judged yet: {'. '.join(filter(None, (check.reason, check.advice)))}")
+            lines.append(f"  #   not judged yet: {why(check)}")
     lines += [
         '  # graph.forbidden_ops: [error, {any: [If, Loop, "com.microsoft.*"]}]   # what your target cannot run',
         "settings:",

@@ -63,7 +63,7 @@ def accuracy(name: str) -> Read:
             change["drop"], change["ci95"], change.get("why") or "no interval", change["samples"] or 0, "samples"
         )
         drop = replace(drop, differed=change["lost"] != 0 or change["won"] != 0)
-        text = f"{score(value.value, metric['unit'])}, drop {drop_within(drop.value, drop.interval, metric['unit'])}"
+        text = f"{score(value.value, metric['unit'])}, {drop_within(drop.value, drop.interval, metric['unit'])}"
         return Reading(value=value, change=drop, text=text)
 
     return read
@@ -75,7 +75,7 @@ def worst_class(subject: Subject, _unit: Unit) -> Reading:
     if not worst:
         return Reading()
     drop = Estimate.sampled(worst["drop"], worst["ci95"], "", worst["samples"], "samples")
-    text = f"class {worst['label']} of {worst['classes']}: drop {drop_within(drop.value, drop.interval, '%')}"
+    text = f"class {worst['label']} of {worst['classes']}: {drop_within(drop.value, drop.interval, '%')}"
     return Reading(change=drop, text=text)
 
 

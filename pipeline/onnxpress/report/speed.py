@@ -62,14 +62,14 @@ def batches(bench: Document) -> Table:
     """Return the sweep over batch sizes, and the best way to throughput."""
     return Table(
         caption="Throughput by batch size, with its 95% interval.",
-        headings=("variant", "batch", "threads × sessions", "p50", "per second"),
+        headings=("variant", "batch", "per second", "threads × sessions", "p50"),
         rows=tuple(
             (
                 variant["id"],
                 str(row["batch"]),
+                f"{rate(row['value'])} [{rate(row['low'])}, {rate(row['high'])}]",
                 f"{row['threads']} × {row['sessions']}",
                 _ms(row.get("p50_ms")),
-                f"{rate(row['value'])} [{rate(row['low'])}, {rate(row['high'])}]",
             )
             for variant in bench["variants"]
             for row in _rates(variant)

@@ -65,7 +65,7 @@ def _timing(report: Report, variant: str) -> tuple[str, ...]:
     return (
         variant,
         latency.text,
-        latency.detail,
+        latency.beside,
         *(_shown(latency_ms.get(tail), format_ms, absent="too few runs") for tail in ("p90", "p99")),
         _shown(speed["throughput_per_s"]["value"], rate),
         _shown(speed["memory"]["vm_hwm_bytes"], format_bytes),

@@ -55,6 +55,11 @@ class Cell:
     interval: str = ""
     """Or what else stands below the detail."""
 
+    @property
+    def beside(self) -> str:
+        """Detail and interval in one line."""
+        return " ".join(filter(None, (self.detail, self.interval)))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
@@ -236,10 +241,20 @@ def verdict(report: Report) -> str:
     """Return what the gate said."""
     if report.verdict is None:
         return "No gate was set."
-    unjudged = [check.rule for check in report.checks if check.verdict == "skipped" and check.level == "error"]
-    left = f" Not judged, though they may stop a release: {', '.join(dict.fromkeys(unjudged))}." if unjudged else ""
-    so_far = " what it judged" if unjudged and report.verdict == "pass" else ""
+    left = unjudged(report)
+    so_far = " what it judged" if left and report.verdict == "pass" else ""
     return f"The gate {OUTCOME_WORDS[report.verdict]}{so_far}: {tally(report.checks)}.{left}"
+
+
+def unjudged(report: Report) -> str:
+    """Name the rules that may stop a release and were skipped, with the reason; empty when there is none."""
+    skipped = [check for check in report.checks if check.verdict == "skipped" and check.level == "error"]
+    if not skipped:
+        return ""
+    rules, reasons = (
+        ", ".join(dict.fromkeys(texts)) for texts in zip(*((c.rule, c.reason) for c in skipped), strict=True)
+    )
+    return f" Not judged, though they may stop a release: {rules} ({reasons})."
 
 
 def stops(report: Report) -> Iterator[tuple[Verdict, str]]:

@@ -60,7 +60,7 @@ def test_the_policy_bounds_the_change_since_the_last_release(
     text = f"baseline: {{metrics: last.json}}\nrules:\n  {rule}\n"
     (check,) = gate(report, policy(text), TODAY)
     assert check.verdict == "missing"  # the first release has none
-    assert "run `compress baseline write`" in check.reason
+    assert f"`compress baseline write RUN_DIR -o {tmp_path / 'last.json'}`" in check.advice
     (tmp_path / "last.json").write_text(stored.to_json())  # beside the policy
     (check,) = gate(report, policy(text), TODAY)
     assert check.verdict == verdict

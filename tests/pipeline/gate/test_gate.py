@@ -188,20 +188,32 @@ def test_a_metric_of_ones_own_is_judged_in_its_own_unit(judge: Judge, report: Re
 
 
 @pytest.mark.parametrize(
-    ("rule", "command"),
+    ("rule", "recipe", "options"),
     [
-        ("size.compressed_bytes: [error, {max: 1 MB}]", "compress run"),
-        ("accuracy.top5: [error, {max_drop: 1pp}]", "compress evaluate"),
-        ("accuracy.custom: [error, {max_drop: 1}]", "compress evaluate"),
-        ("latency.p99: [error, {max: 1 s}]", "compress bench"),
-        ("cost.usd_per_million: [error, {max: 9 USD, instance: moon}]", "compress cost"),
+        ("accuracy.top5: [error, {max_drop: 1pp}]", "data: {evaluation: DATA, metric: top5}", "--metric top5"),
+        ("accuracy.custom: [error, {max_drop: 1}]", "metric: module:function}", "--metric module:function"),
+        ("latency.p99: [error, {max: 1 s}]", "bench: {budget: 5m}", "--budget 5m"),
+        ("cost.usd_per_million: [error, {max: 9 USD, instance: moon}]", "cost: {instances: [", ""),
+        ("size.compressed_bytes: [error, {max: 1 MB}]", "", ""),
     ],
 )
-def test_a_number_that_was_not_measured_is_missing(judge: Judge, rule: str, command: str) -> None:
+def test_a_number_that_was_not_measured_is_missing_and_the_check_says_how_to_get_it(
+    judge: Judge, report: Report, rule: str, recipe: str, options: str
+) -> None:
     check = judge(rule)
     assert (check.verdict, check.outcome) == ("missing", "inconclusive")
-    assert f"run `{command}`" in check.reason
+    assert "was not measured" in check.reason
+    assert options in check.advice
     assert exit_code([check]) == 4
+    of_a_run = dataclasses.replace(report, recipe={"name": "tiny", "path": "tiny.yaml"})
+    advice = judge(rule, on=of_a_run).advice
+    assert recipe in advice
+    assert advice.startswith("Add `" if recipe else "Run the recipe again")
+
+
+def test_what_this_machine_does_not_tell_is_said(judge: Judge) -> None:
+    check = judge("energy.joules_per_inference: [error, {max: 1 J}]")
+    assert (check.verdict, check.advice.partition(",")[0]) == ("missing", "The benchmark ran")
 
 
 @pytest.mark.parametrize("part", ["evaluation", "bench", "cost"])
@@ -268,17 +280,17 @@ def test_a_waiver_holds_through_its_last_day(judge: Judge) -> None:
     assert check.reason == "until 2026-08-14 (ends in 0 days) (alice, max 2 MB): known"
     check = judge(rule, WAIVER.format(bound=", max: 2 MB"), today=date(2026, 8, 15))
     assert (check.verdict, exit_code([check])) == ("waiver-expired", 1)
-    assert check.reason == "above max 100 kB (the waiver of alice expired on 2026-08-14)"
+    assert check.reason == "150 kB above max 100 kB (the waiver of alice expired on 2026-08-14)"
 
 
 def test_a_waiver_with_a_looser_bound_covers_only_what_keeps_it(judge: Judge) -> None:
     rule = "size.total_bytes: [error, {max: 100 kB, max_ratio: 0.5}]"
     assert judge(rule, WAIVER.format(bound=", max: 300 kB")).verdict == "waived"
     check = judge(rule, WAIVER.format(bound=", max: 200 kB"))
-    assert (check.verdict, check.reason) == ("fail", "above max 200 kB, beyond the waiver of alice")
+    assert (check.verdict, check.reason) == ("fail", "50.0 kB above max 200 kB, beyond the waiver of alice")
     # The bounds that a waiver does not name stay as they are.
     strict = judge("size.total_bytes: [error, {max: 100 kB, max_ratio: 0.2}]", WAIVER.format(bound=", max: 300 kB"))
-    assert (strict.verdict, strict.reason) == ("fail", "above max_ratio 0.2, beyond the waiver of alice")
+    assert (strict.verdict, strict.reason) == ("fail", "25.0% above max_ratio 0.2, beyond the waiver of alice")
 
 
 def test_a_waiver_that_is_not_needed_changes_nothing(judge: Judge) -> None:
@@ -458,7 +470,7 @@ def test_the_age_of_the_prices(judge: Judge, report: Report) -> None:
     ]
     known = dataclasses.replace(report, cost={**report.cost, "variants": variants})
     check = judge("prices.age_days: [error, {max: 90 days}]", on=known, today=date(2026, 8, 14))
-    assert (check.verdict, check.measured, check.reason) == ("fail", "105 days", "above max 90 days")
+    assert (check.verdict, check.measured, check.reason) == ("fail", "105 days", "15 days above max 90 days")
     assert judge("prices.age_days: [error, {max: 90 days}]", on=known, today=date(2026, 7, 1)).verdict == "pass"
 
 

@@ -46,7 +46,7 @@ def test_details_are_drawn_from_what_was_measured(report: Report) -> None:
     for drawn in (details.treemap(full), details.distribution(full), details.drift(full), details.operators(full)):
         assert drawn.startswith("<svg") and "<desc" in drawn
     assert details.flips(full).rows[0] == ("int8-dynamic", "lost", "17", "3")
-    assert details.classes(full).rows[0][3] == "3.30 [−3.00, 12.00] pp"
+    assert details.classes(full).rows[0][3] == "drop 3.30 [−3.00, 12.00] pp"
     assert details.sparsity(full).rows == (("w", "float", "4.00 kB", "12.5%"),)
     assert ("float", "Conv", "CPU", "3", "900 µs", "90.0%") in details.operator_table(full).rows
     assert "infeasible" in html.render(full)

@@ -32,16 +32,31 @@ def test_a_ratio_shows_the_width_of_its_interval(ratio: float, interval: tuple[f
 @pytest.mark.parametrize(
     ("drop", "interval", "unit", "text"),
     [
-        (0.278, (-0.6, 1.2), "%", "0.28 [−0.60, 1.20] pp"),
-        (-0.001, None, "%", "0.00 pp"),
-        (1.5, (1.0, 2.0), "x100", "1.50 [1.00, 2.00] pp"),
-        (0.00123, (-0.001, 0.002), "", "0.0012 [−0.0010, 0.0020]"),
+        (0.278, (-0.6, 1.2), "%", "drop 0.28 [−0.60, 1.20] pp"),
+        (-0.001, None, "%", "drop 0.00 pp"),
+        (-0.278, (-1.2, 0.6), "%", "gain 0.28 [−0.60, 1.20] pp"),
+        (1.5, (1.0, 2.0), "x100", "drop 1.50 [1.00, 2.00] pp"),
+        (0.00123, (-0.001, 0.002), "", "drop 0.0012 [−0.0010, 0.0020]"),
     ],
 )
 def test_a_drop_has_the_unit_of_its_metric(
     drop: float, interval: tuple[float, float] | None, unit: str, text: str
 ) -> None:
     assert numbers.drop_within(drop, interval, unit) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "count", "text"),
+    [
+        (11273.4, 4, "11273"),
+        (112.734, 4, "112.7"),
+        (0.0012345, 3, "0.00123"),
+        (0.0, 3, "0"),
+        (-1e-9, 3, "-0.000000001"),
+    ],
+)
+def test_no_number_has_an_exponent(value: float, count: int, text: str) -> None:
+    assert numbers.digits(value, count) == text
 
 
 def test_scores() -> None:

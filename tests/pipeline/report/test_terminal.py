@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import dataclasses
 import io
+import json
 import sys
+from typing import Any
 
 import pytest
 
@@ -22,7 +25,7 @@ def test_no_number_is_cut(report: Report, width: int) -> None:
 
 
 def test_a_wide_terminal_has_one_line_per_variant(report: Report) -> None:
-    lines = terminal.render(report, width=160).splitlines()
+    lines = terminal.render(report, width=180).splitlines()
     (row,) = (line for line in lines if line.startswith("int8 "))
     assert row.split() == [
         *(
@@ -36,7 +39,9 @@ def test_a_wide_terminal_has_one_line_per_variant(report: Report) -> None:
             "[0.437,",
             "0.448]",
             "98.06%",
+            "drop",
             "0.28",
+            "pp",
             "[−1.15,",
             "1.82]",
         ),
@@ -72,7 +77,7 @@ def test_names_do_not_steer_the_terminal(hostile: Report) -> None:
 def test_the_gate_shows_every_check_and_the_exit_code(report: Report) -> None:
     text = terminal.gate(report, "gate.yaml", 1, width=200)
     assert "1 fail, 4 inconclusive, 6 warn, 1 waived, 16 pass → exit 1." in text
-    assert "To accept it, edit gate.yaml:3 or add a waiver." in text
+    assert "To accept it all the same, edit gate.yaml:3 or add a waiver." in text
     assert text.splitlines()[1].startswith("✗ fail")  # what stops the release comes first
     assert "2 variants" in text  # what all of them pass takes one line
     narrow = terminal.gate(report, "gate.yaml", 1, width=80)
@@ -93,3 +98,68 @@ def test_documents_can_be_shown_alone(report: Report) -> None:
     assert "0.442× [0.437, 0.448]" in bench and "216 ms" in bench and "2 of 30 pairs were disturbed" in bench
     cost = terminal.cost(dict(report.cost))
     assert "0.148 [0.146, 0.151]" in cost and "−55.8%" in cost and "2026-07-30" in cost
+
+
+def renamed(report: Report, names: dict[str, str]) -> Report:
+    def of(value: Any, key: str = "") -> Any:
+        if isinstance(value, dict):
+            return {name: of(each, name) for name, each in value.items()}
+        if isinstance(value, list):
+            return [of(each) for each in value]
+        return names.get(value, value) if key in ("id", "candidate", "variant") else value
+
+    return Report.from_json(json.dumps(of(json.loads(report.to_json()))))
+
+
+LONG = {
+    "int8-dynamic": "int8-dynamic-per-channel-weights",
+    "int8": "int8-static-calibrated-with-minmax",
+    "pruned": "pruned-to-70-percent-of-the-macs",
+    "pruned-int8": "pruned-to-70-percent-then-int8",
+}
+
+
+@pytest.mark.parametrize("width", [60, 80, 120, 200])
+def test_names_stay_whole_and_columns_go(report: Report, width: int) -> None:
+    lines = terminal.render(renamed(report, LONG), width=width).splitlines()
+    table = lines[: next(index for index, line in enumerate(lines) if line.startswith("Ratios are to"))]
+    for name in LONG.values():
+        assert [line for line in table if line.startswith(f"{name} ")], name
+    assert max(map(len, lines)) <= width
+    said = "Not shown here:" in " ".join(lines)
+    assert said == (width < 120)
+    assert [line for line in table if line.startswith("float ") and "baseline" in line]  # the verdict stays
+
+
+def test_a_document_keeps_its_names_too(report: Report, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    long = renamed(report, LONG)
+    for text in (terminal.bench(dict(long.bench or {})), terminal.evaluation(dict(long.evaluation or {}))):
+        assert max(map(len, text.splitlines())) <= 80
+        for name in LONG.values():
+            assert [line for line in text.splitlines() if line.startswith(name)], name
+
+
+def test_the_banner_says_what_failed_by_how_much_and_what_to_do(report: Report) -> None:
+    lines = terminal.render(report, width=200).splitlines()
+    assert lines[1].startswith("The gate fails: 1 fail, ")
+    assert lines[2].startswith(
+        "✗ fail size.total_bytes of pruned: 798 kB, 0.72× of float: above max_ratio 0.35. Quantize"
+    )
+    assert lines[3].startswith(
+        "~ waived latency.p50 of int8-dynamic: 3.40 ms, 1.17× [1.15, 1.18] of float: until 2026-12"
+    )
+
+
+def test_a_pass_without_all_of_the_evidence_says_so(report: Report) -> None:
+    skipped = [
+        dataclasses.replace(check, verdict="skipped", level="error", reason="--static times nothing")
+        if check.rule.startswith("latency.")
+        else dataclasses.replace(check, verdict="pass")
+        for check in report.checks
+    ]
+    judged = report.with_checks(skipped)
+    left = "Not judged, though they may stop a release: latency.p50, latency.p99 (--static times nothing)."
+    for text in (terminal.render(judged, width=300), terminal.gate(judged, "gate.yaml", 0, width=300)):
+        assert left in text
+    assert "The gate passes what it judged: " in terminal.render(judged, width=300)

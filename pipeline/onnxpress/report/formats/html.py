@@ -91,7 +91,7 @@ def _drops(report: Report) -> str:
     for variant in report.candidates:
         change = report.quality_change(variant)
         if change is not None:
-            marks.append(_mark(report, variant, change["drop"], change["ci95"], view.accuracy(report, variant).detail))
+            marks.append(_mark(report, variant, change["drop"], change["ci95"], view.accuracy(report, variant).beside))
     title = f"Drop of {view.metric_name(report)} against {report.baseline}, with paired 95% interval"
     return charts.intervals("drops", title, marks, 0.0, lambda drop: signed(drop, 1)) if marks else ""
 

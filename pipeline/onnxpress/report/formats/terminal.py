@@ -19,7 +19,9 @@ from onnxpress.report import speed, tables, view
 from onnxpress.report.report import Document, Report
 from onnxpress.report.view import printable
 
-PIPE_WIDTH = 160
+PIPE_WIDTH = 180
+LEAST_WORDS = 12
+"""Columns that a cell of words gets at least before numbers are left out."""
 WIDE_CHECKS = 110
 """Columns from which a check fits a line."""
 STYLES = {
@@ -81,14 +83,17 @@ def gate(report: Report, policy: str, code: int, *, width: int | None = None, co
         host, runtime = report.bench["host"], report.bench["runtime"]
         where += [f"host {host['fingerprint'][:8]} ({host['cpu']})"]
         where += [f"onnxruntime {runtime['onnxruntime']} {runtime['provider']}"]
-    failing = next((check for check in report.checks if check.outcome != "pass" and check.line), None)
-    advice = f" To accept it, edit {policy}:{failing.line} or add a waiver." if failing else ""
+    failing = next((check for check in report.checks if check.outcome == "fail" and check.line), None)
+    advice = f" To accept it all the same, edit {policy}:{failing.line} or add a waiver." if failing else ""
     ordered = sorted(report.checks, key=_urgency)
     parts: list[RenderableType] = [
         Text(printable("   ".join(where)), style="dim"),
         _check_table(ordered, width=width or columns()),
         "",
-        Text(printable(f"{view.tally(report.checks)} → exit {code}.{advice}"), style=_style(report)),
+        Text(
+            printable(f"{view.tally(report.checks)} → exit {code}.{view.unjudged(report)}{advice}"),
+            style=_style(report),
+        ),
     ]
     return show(parts, width=width, colour=colour)
 
@@ -127,11 +132,22 @@ def _around(document: Document, baseline: str) -> Report:
 
 
 def _table(content: tables.Table) -> Table:
-    table = _ruled()
-    for index, heading in enumerate(content.headings):
-        table.add_column(heading, justify="left" if index < content.words else "right", overflow="fold")
-    for row in content.rows:
-        table.add_row(*(Text(printable(text)) for text in row))
+    """Return a table whose first column and numbers stay whole: columns at the right go where there is no room."""
+    for count in range(len(content.headings), 1, -1):
+        table, foldable = _ruled(), 0
+        for index, heading in enumerate(content.headings[:count]):
+            words = 0 < index < content.words
+            table.add_column(
+                heading, justify="left" if index < content.words else "right", overflow="fold", no_wrap=not words
+            )
+            longest = max((len(row[index]) for row in content.rows), default=0)
+            foldable += max(0, longest - LEAST_WORDS) if words else 0
+        for row in content.rows:
+            table.add_row(*(Text(printable(text)) for text in row[:count]))
+        if count <= content.words or _width(table) - foldable <= columns():
+            break
+    if count < len(content.headings):
+        table.caption = Text(f"not shown here: {', '.join(content.headings[count:])}", style="dim", justify="left")
     return table
 
 
@@ -167,7 +183,11 @@ def _check_rows(checks: Sequence[Check]) -> Iterator[tuple[Verdict, str, str, st
             yield check.verdict, check.rule, check.variant, view.found(check)
             continue
         measured = "; ".join(dict.fromkeys(one.measured for one in group if one.measured))
-        text = f"{measured} ({check.limit})" if check.verdict == "pass" else view.why(check)
+        text = (
+            f"{measured} ({check.limit})"
+            if check.verdict == "pass"
+            else ": ".join(filter(None, (measured, view.why(check))))
+        )
         yield check.verdict, check.rule, f"{len(group)} variants", text
 
 
@@ -206,21 +226,17 @@ Layout = Callable[[view.Cell], list[Text]]
 
 def _apart(cell: view.Cell) -> list[Text]:
     """Give number and detail columns of their own."""
-    return [Text(printable(cell.text)), Text(_joined(cell.detail, cell.interval), style="dim")]
+    return [Text(printable(cell.text)), Text(printable(cell.beside), style="dim")]
 
 
 def _over(cell: view.Cell) -> list[Text]:
     """Put the detail below the number."""
-    return [_stacked(cell.text, _joined(cell.detail, cell.interval))]
+    return [_stacked(cell.text, printable(cell.beside))]
 
 
 def _tower(cell: view.Cell) -> list[Text]:
     """Put the detail below the number, and the interval below that."""
     return [_stacked(cell.text, "\n".join(filter(None, (printable(cell.detail), printable(cell.interval)))))]
-
-
-def _joined(detail: str, interval: str) -> str:
-    return printable(" ".join(filter(None, (detail, interval))))
 
 
 def _stacked(text: str, below: str) -> Text:
@@ -267,5 +283,5 @@ def _laid_out(report: Report, layout: Layout, shown: Sequence[int]) -> Table:
 
 
 def _width(table: Table) -> int:
-    """Return how many columns a table needs when no cell is broken."""
+    """Return how many columns a table needs so that no cell is broken."""
     return Console(width=10_000, file=io.StringIO()).measure(table).maximum
