@@ -13,7 +13,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 
-from onnxpress.bench.doubts import UNFIT
 from onnxpress.errors import EvidenceError, UsageError, did_you_mean
 from onnxpress.gate.check import LEVELS, Check, Level, Verdict
 from onnxpress.gate.estimates import PERCENT, Estimate, Reading, Subject
@@ -175,6 +174,8 @@ def _unfit(report: Report, kind: Kind) -> str:
     """Say why the timings decide nothing; empty where they do, or where the rule rests on none."""
     if not kind.timed or report.bench is None or report.bench["fit_for_gating"]:
         return ""
+    from onnxpress.bench.doubts import UNFIT
+
     reasons = [warning["message"] for warning in report.bench["warnings"] if warning["code"] in UNFIT]
     return "the timings are not fit to decide on" + (f": {' '.join(reasons)}" if reasons else "")
 

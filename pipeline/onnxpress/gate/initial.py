@@ -14,7 +14,6 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from pathlib import Path
 
 from onnxpress.errors import UsageError
-from onnxpress.gate import reader
 from onnxpress.gate.check import Check, Level
 from onnxpress.gate.estimates import (
     BYTES,
@@ -33,10 +32,12 @@ from onnxpress.gate.estimates import (
 )
 from onnxpress.gate.gate import gate
 from onnxpress.gate.policy import SCHEMA
+from onnxpress.gate.reader import Reader
 from onnxpress.gate.rules import RULES, Kind
 from onnxpress.report.loss import RUIN, loss, noise_db
 from onnxpress.report.report import Report
 from onnxpress.report.view import printable, why
+from onnxpress_calibration.documents import parse_yaml
 
 WEIGHT: dict[str, Level] = {
     "size.total_bytes": "error",
@@ -102,7 +103,8 @@ def policy(report: Report, variants: Collection[str], *, headroom: float, today:
         if rule is not None:
             rules[name] = rule
     text = _text(report, variants, headroom, rules, {})
-    checks = gate(report, reader.parse_policy(text.encode(), Path("compress-gate.yaml")), today, variants=variants)
+    read = Reader(Path("compress-gate.yaml")).policy(parse_yaml(text.encode())[0], "")
+    checks = gate(report, read, today, variants=variants)
     return _text(report, variants, headroom, rules, {check.rule: check for check in checks if check.verdict != "pass"})
 
 

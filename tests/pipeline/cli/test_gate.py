@@ -191,7 +191,7 @@ def test_each_kind_of_policy_error_has_its_message_and_code(place: Path, compres
     for name, message in {
         "misspelt": "Did you mean 'size.total_bytes'?",
         "no unit": "'25': has no unit",
-        "missing metric": "needs a number that was not measured: run `compress evaluate`",
+        "missing metric": "Measure it with `compress gate MODEL… --data DATA (with labels in y) --metric top1`",
         "expired waiver": "the waiver of alice expired on 2020-01-31",
     }.items():
         assert message in " ".join(found[name][1].split()), found[name]
