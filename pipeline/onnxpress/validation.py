@@ -6,15 +6,17 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ValidationError
 
 from onnxpress.errors import UsageError, did_you_mean
 from onnxpress_calibration.documents import YAML_BYTES, DocumentError, parse_yaml, read_bytes, shortened
 
-Options = TypeVar("Options", bound=BaseModel)
+if TYPE_CHECKING:  # a gate on a finished report reads YAML, and needs no pydantic
+    from pydantic import BaseModel, ValidationError
+
+Options = TypeVar("Options", bound="BaseModel")
 Location = Sequence[str | int]
 
 
@@ -24,6 +26,8 @@ def options(model: type[Options], values: Mapping[str, Any]) -> Options:
     Raises:
         UsageError: a value is wrong.
     """
+    from pydantic import ValidationError
+
     try:
         return model.model_validate({name: value for name, value in values.items() if value is not None})
     except ValidationError as error:
@@ -67,6 +71,8 @@ def read_mapping(path: Path, model: type[BaseModel]) -> dict[str, Any]:
     Raises:
         UsageError: there is no such file, it is not YAML, or a key or value is wrong; the message names the line.
     """
+    from pydantic import ValidationError
+
     found = read_yaml(path, "settings")
     if not isinstance(found.value, dict):
         raise UsageError(f"settings {path}: must be a mapping of names to values, for example `pue: 1.2`.")
@@ -107,6 +113,8 @@ def keys(model: type[BaseModel]) -> list[str]:
 
 def _owner(model: type[BaseModel], location: Location) -> type[BaseModel]:
     """Return the model that a location leads to."""
+    from pydantic import BaseModel
+
     for part in location:
         field = model.model_fields.get(str(part))
         kinds = [] if field is None else [field.annotation, *getattr(field.annotation, "__args__", ())]
