@@ -11,13 +11,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
-import numpy as np
-
-from onnxpress import host, session
+from onnxpress import host
 
 FLAGS = {"amx_int8": "amx", "avx512_vnni": "vnni", "avx_vnni": "vnni", "avx512f": "avx512", "avx2": "avx2"}
 """The kind that a flag makes of an x86 CPU, the strongest first."""
 ARM = ("aarch64", "arm64")
+DOUBT = "other-cpu"
+"""Code of the warnings that `made_for_others` words."""
 EXACT = ("vnni", "amx", "arm")
 """Kinds for which weights may be such that sums are cut off elsewhere."""
 
@@ -25,7 +25,10 @@ EXACT = ("vnni", "amx", "arm")
 @cache
 def saturates() -> bool:
     """Tell whether onnxruntime's int8 kernels cut sums off at 16 bits here; measured, on one small product."""
-    import onnx_ir as ir  # here: a benchmark's worker imports neither this nor that
+    import numpy as np  # all of these here: a gate reads finished results without any of them
+    import onnx_ir as ir
+
+    from onnxpress import session
 
     weight = ir.tensor(np.full((8, 16), 127, np.int8), name="w")
     x = ir.Value(name="x", type=ir.TensorType(ir.DataType.UINT8), shape=ir.Shape([1, 8]))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 import onnxpress
-from onnxpress import host, session
+from onnxpress import cpu, host, session
 from onnxpress.errors import OnnxpressError
 from onnxpress.scratch import outer_tmpdir
 from onnxpress.units import format_bytes
@@ -28,8 +28,6 @@ OPTIONAL = {
 }
 RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino", "onnxruntime-qnn")
 """Distributions that all install the same package, ``onnxruntime``, and overwrite each other's files."""
-FAST_INT8 = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
-"""Instructions that multiply int8 and add int32 in one go."""
 SMALL_MEMORY = 2 * 2**30
 NO_SCRATCH = "Set TMPDIR to a folder that can be written; without one no model can be tried."
 
@@ -127,23 +125,8 @@ def _provider(name: str, offered: list[str]) -> Finding:
 
 def _machine() -> Iterator[Finding]:
     this = host.describe()
-    fast = [feature for feature in this.features if feature in FAST_INT8]
-    if fast:
-        advice = (
-            "Quantize activations to uint8 and weights to int8, as is the default: other pairings miss these kernels."
-            if this.arch in ("x86_64", "AMD64")
-            else ""
-        )
-        yield Finding(name="int8 instructions", value=", ".join(fast), advice=advice)
-    else:
-        yield Finding(
-            name="int8 instructions",
-            value=", ".join(this.features) or "none known",
-            status="warn",
-            advice="No VNNI, AMX or dot product: int8 gains less, and sums of uint8 × int8 may saturate on x86. "
-            "Measure speed and accuracy on the machine that will serve.",
-        )
     yield Finding(name="cpu", value=f"{this.cpu}, {this.arch}")
+    yield _kind(this)
     yield _threads(this)
     little = this.memory_bytes is not None and this.memory_bytes < SMALL_MEMORY
     yield Finding(
@@ -153,6 +136,28 @@ def _machine() -> Iterator[Finding]:
         advice="Calibration and export of larger models may not fit." if little else "",
     )
     yield Finding(name="host fingerprint", value=this.fingerprint, advice="Compare timings of equal fingerprints only.")
+
+
+def _kind(this: host.Host) -> Finding:
+    """Say which of the kinds of ``--target-cpu`` this is."""
+    flags = ", ".join(this.features) or "no int8 instructions known"
+    try:
+        kind, cut_off = cpu.kind(), cpu.saturates()
+    except OnnxpressError:
+        value = f"unknown ({flags})"
+        return Finding(name="cpu kind", value=value, status="warn", advice="No int8 kernel could be run.")
+    value = f"{kind or 'unknown'} ({flags})"
+    if cut_off:
+        advice = (
+            "No VNNI: int8 gains less, and sums of products are cut off at 16 bits. Models quantized with --target-cpu "
+            "any (the default) or avx2 are right here; those for vnni, amx or arm are not."
+        )
+        return Finding(name="cpu kind", value=value, status="warn", advice=advice)
+    if kind not in cpu.EXACT:
+        advice = "No VNNI, AMX or dot product is known: int8 may gain less. Measure on the machine that will serve."
+        return Finding(name="cpu kind", value=value, status="warn", advice=advice)
+    fast = "Quantize activations to uint8 and weights to int8, as is the default: other pairings miss the fast kernels."
+    return Finding(name="cpu kind", value=value, advice="" if kind == "arm" else fast)
 
 
 def _threads(this: host.Host) -> Finding:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from onnxpress import doctor, host, session
+from onnxpress import cpu, doctor, host, session
 from onnxpress.doctor import Finding
 from onnxpress.errors import ModelError, UsageError
 
@@ -80,9 +80,6 @@ def test_a_provider_that_is_listed_but_fails(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize(
     ("changes", "name", "status", "says"),
     [
-        ({}, "int8 instructions", "ok", "uint8"),
-        ({"arch": "aarch64", "features": ("asimddp", "i8mm")}, "int8 instructions", "ok", ""),
-        ({"features": ("avx2",)}, "int8 instructions", "warn", "saturate"),
         ({"quota_cpus": 2.0}, "threads", "ok", ""),
         ({"quota_cpus": 1.5}, "threads", "warn", "quota of 1.5 CPUs"),
         ({"memory_bytes": 2**30}, "memory", "warn", "may not fit"),
@@ -95,6 +92,36 @@ def test_machine(
     monkeypatch.setattr(host, "describe", lambda: host_like(**changes))
     assert finding(name).status == status
     assert says in finding(name).advice
+
+
+@pytest.mark.parametrize(
+    ("changes", "cut_off", "value", "status", "says"),
+    [
+        ({}, False, "vnni (avx2, avx512_vnni)", "ok", "uint8"),
+        ({"features": ("avx512f", "amx_int8", "avx512_vnni")}, False, "amx (avx512f, amx_int8, avx512_vnni)", "ok", ""),
+        ({"arch": "aarch64", "features": ("asimddp", "i8mm")}, False, "arm (asimddp, i8mm)", "ok", ""),
+        ({"features": ("avx2",)}, True, "avx2 (avx2)", "warn", "cut off at 16 bits"),
+        ({"features": ("avx512f", "avx2")}, True, "avx512 (avx512f, avx2)", "warn", "cut off at 16 bits"),
+        ({}, True, "avx2 (avx2, avx512_vnni)", "warn", "cut off at 16 bits"),  # an emulator shows its host's flags
+        ({"features": ()}, False, "unknown (no int8 instructions known)", "warn", "may gain less"),
+    ],
+)
+def test_the_kind_of_a_cpu(
+    monkeypatch: pytest.MonkeyPatch, changes: dict[str, object], cut_off: bool, value: str, status: str, says: str
+) -> None:
+    monkeypatch.setattr(host, "describe", lambda: host_like(**changes))
+    monkeypatch.setattr(cpu, "saturates", lambda: cut_off)
+    found = finding("cpu kind")
+    assert (found.value, found.status) == (value, status)
+    assert says in found.advice
+
+
+def test_a_cpu_on_which_nothing_runs_is_of_no_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> bool:
+        raise ModelError("no kernel")
+
+    monkeypatch.setattr(cpu, "saturates", broken)
+    assert finding("cpu kind").value.startswith("unknown (")
 
 
 def test_threads_say_what_limits_them(monkeypatch: pytest.MonkeyPatch) -> None:

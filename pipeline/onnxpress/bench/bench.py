@@ -176,6 +176,7 @@ def bench(
         *(doubts.about_aa(aa) if aa else ()),
         *doubts.about_variants({name: variants[name] for name in artifacts}),
         *doubts.about_models(measured),
+        *(doubts.about_cpus({name: each.lineage for name, each in artifacts.items()}) if gpu is None else ()),
     )
     return Bench(
         host=host.describe(),

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import Any
 
-from onnxpress import host
+from onnxpress import cpu, host
 from onnxpress.bench.comparison import Comparison, durations_ms
 from onnxpress.bench.inputs import SAMPLES, SYNTHETIC_AXIS, Inputs
 from onnxpress.bench.measured import Measured
@@ -89,6 +90,13 @@ def about_gpu(gpu: Gpu | None, provider_options: Mapping[str, str]) -> Iterator[
             message="float32 products may run as TF32, which keeps 10 bits of the mantissa: this is not float32 "
             "arithmetic. --provider-option use_tf32=0 measures that.",
         )
+
+
+def about_cpus(lineages: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterator[Doubt]:
+    """Doubts about models that were made for another kind of CPU than this one."""
+    for name, lineage in lineages.items():
+        for message in cpu.made_for_others(lineage):
+            yield Doubt(code=cpu.DOUBT, message=f"{name}: {message}")
 
 
 def about_models(measured: Sequence[Measured]) -> Iterator[Doubt]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from onnxpress import cpu
 from onnxpress.bench import SCHEMA
 from onnxpress.bench.comparison import METHOD, Comparison
 from onnxpress.bench.doubts import UNFIT, Doubt
@@ -65,7 +66,7 @@ class Bench:
 
     def to_json(self) -> dict[str, Any]:
         """Return everything in the schema onnxpress.bench/1; numbers are rounded to six digits."""
-        machine = asdict(self.host) | asdict(self.conditions)
+        machine = asdict(self.host) | {"kind": cpu.kind()} | asdict(self.conditions)
         document = {
             "schema": SCHEMA,
             "host": machine | {"fingerprint": self.host.fingerprint, "gpu": self.gpu and asdict(self.gpu)},

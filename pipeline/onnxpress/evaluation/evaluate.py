@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from onnxpress import artifact, graph
+from onnxpress import artifact, cpu, graph
 from onnxpress.errors import DataError, UsageError, did_you_mean
 from onnxpress.evaluation import metrics
 from onnxpress.evaluation.fidelity import Fidelity, without_padding
@@ -60,8 +60,7 @@ def evaluate(
     """
     check_metric(metric)
     built_in = metrics.metric(metric) if metric in metrics.names() else None
-    first = models[baseline]
-    specs = graph.input_specs(first if isinstance(first, ir.Model) else artifact.load(first))
+    specs = graph.input_specs(_loaded(models[baseline]))
     fidelity = {name: Fidelity() for name in models}
     scores: dict[str, list[Array]] = {name: [] for name in models}
     labels: list[Array] = []
@@ -100,6 +99,11 @@ def evaluate(
             for name in models
         ],
         "comparisons": [],
+        "warnings": [
+            f"{name}: {message}"
+            for name, model in models.items()
+            for message in cpu.made_for_others(artifact.lineage(_loaded(model)))
+        ],
     }
     if built_in is not None:
         truth = np.concatenate(labels)
@@ -110,6 +114,10 @@ def evaluate(
         sessions = {name: open_session(model, options) for name, model in models.items()}
         add_user_metric(document, metric, user_results(metric, sessions), half)
     return document
+
+
+def _loaded(model: Path | ir.Model) -> ir.Model:
+    return model if isinstance(model, ir.Model) else artifact.load(model)
 
 
 def check_metric(metric: str | None) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from onnxpress import graph
+from onnxpress import cpu, graph
 from onnxpress.artifact import Edit
 from onnxpress.errors import ModelError, UsageError
 from onnxpress.evaluation.evaluate import check_labels, evaluate
@@ -166,6 +166,20 @@ def _reasons(
 
 
 def _advice(options: QuantizeOptions) -> str:
+    """Say what may help this mode on this CPU."""
     if options.backend == "neural-compressor":
         return "Nothing was written: export the model and use the backend onnxpress"
-    return "Nothing was written: try mode auto, mode dynamic, or --exclude the layers that lose most"
+    helps = {
+        "static": "mode auto, mode dynamic, or --exclude the layers that lose most",
+        "dynamic": "mode weight-only, mode auto, or --exclude the layers that lose most",
+        "weight-only": "--calibration DATA, a smaller --block-size, or --exclude the layers that lose most"
+        if options.bits == 8
+        else "--bits 8, --calibration DATA or a smaller --block-size",
+        "fp16": "--calibration DATA, or --exclude the layers that lose most",
+        "auto": "a looser bound",
+    }[options.mode]
+    integers = options.mode in ("static", "dynamic") and options.weights == "int8" and options.bits == 8
+    if integers and options.target_cpu in cpu.EXACT and cpu.saturates():
+        why = f"this CPU cuts int8 sums off at 16 bits, {options.target_cpu} CPUs do not"
+        helps = f"--target-cpu any or --weights uint8 ({why}), {helps}"
+    return f"Nothing was written: try {helps}"

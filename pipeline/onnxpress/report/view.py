@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 
+from onnxpress import cpu
 from onnxpress.gate.check import Check, Outcome, Verdict, outcome
 from onnxpress.report.headline import change_within, first_price
 from onnxpress.report.loss import State, loss
@@ -288,15 +290,15 @@ def limits(report: Report) -> Iterator[str]:
             f"{len(report.export['shapes_checked'])} input shapes; the largest error was "
             f"{report.export['max_abs_error']:.2g} absolute, {report.export['max_rel_error']:.2g} relative."
         )
-    yield from _limits_of_evaluation(report)
-    yield from limits_of_bench(report)
-    yield from limits_of_cost(report)
+    parts = _limits_of_evaluation(report), limits_of_bench(report), limits_of_cost(report)
+    yield from dict.fromkeys(chain.from_iterable(parts))  # what both measurements warn of is said once
 
 
 def _limits_of_evaluation(report: Report) -> Iterator[str]:
     if report.evaluation is None:
         yield "Accuracy and fidelity were not measured."
         return
+    yield from report.evaluation.get("warnings", ())
     samples = report.evaluation["data"]["samples"]
     if report.metric is None:
         yield f"Without a metric, fidelity to {report.baseline} on {samples} samples stands in for accuracy."
@@ -329,13 +331,21 @@ def limits_of_bench(report: Report) -> Iterator[str]:
         yield "Latency, memory and cold start were not measured."
         return
     host, runtime = report.bench["host"], report.bench["runtime"]
+    kind = f" ({host['kind']})" if host.get("kind") else ""
     yield (
-        f"Timings hold for {host['cpu']} with onnxruntime {runtime['onnxruntime']}, provider {runtime['provider']}, "
-        f"{runtime['threads']} thread(s); on another host measure again."
+        f"Timings hold for {host['cpu']}{kind} with onnxruntime {runtime['onnxruntime']}, provider "
+        f"{runtime['provider']}, {runtime['threads']} thread(s); on another host measure again."
     )
     if not report.bench["fit_for_gating"]:
         yield "These timings are not fit for a decision, for the reasons below."
     yield from (warning["message"] for warning in report.bench["warnings"])
+
+
+def made_for_others(report: Report) -> list[str]:
+    """Return what is to be said of models that were quantized for another kind of CPU than they were measured on."""
+    timed = report.bench["warnings"] if report.bench is not None else ()
+    evaluated = report.evaluation.get("warnings", ()) if report.evaluation is not None else ()
+    return list(dict.fromkeys([*evaluated, *(each["message"] for each in timed if each["code"] == cpu.DOUBT)]))
 
 
 def limits_of_cost(report: Report) -> Iterator[str]:

@@ -7,7 +7,7 @@ import onnx.parser
 import onnx_ir as ir
 import pytest
 
-from onnxpress import artifact
+from onnxpress import artifact, cpu
 from onnxpress.errors import DataError, UsageError
 from onnxpress.evaluation.evaluate import evaluate
 from onnxpress.evaluation.paired import tango
@@ -49,6 +49,18 @@ def test_fidelity_needs_no_labels(models: dict[str, Path]) -> None:
     assert document["metric"] is None and document["comparisons"] == []
     assert document["variants"][0]["cosine"] == pytest.approx(1)
     assert document["variants"][1]["sqnr_db"] < 10
+
+
+def test_a_model_for_another_kind_of_cpu_is_named(models: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert evaluate(models, baseline="float", data=data())["warnings"] == []
+    made_for = "vnni" if cpu.kind() != "vnni" else "avx2"
+    step = {"step": "quantize", "options": {"mode": "static", "target_cpu": made_for}}
+    model = artifact.load(models["float"])
+    path = artifact.save(model, models["float"].with_name("other.onnx"), step=step).path
+    (warning,) = evaluate(models | {"other": path}, baseline="float", data=data())["warnings"]
+    assert warning.startswith(f"other: was quantized for {made_for} CPUs")
+    monkeypatch.setattr(cpu, "kind", lambda: made_for)
+    assert evaluate(models | {"other": path}, baseline="float", data=data())["warnings"] == []
 
 
 def test_missing_labels_are_named(models: dict[str, Path]) -> None:

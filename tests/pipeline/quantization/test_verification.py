@@ -7,6 +7,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from onnxpress import cpu
 from onnxpress.errors import DataError, ModelError, UsageError
 from onnxpress.quantization import QuantizeOptions
 from onnxpress.quantization.quantize import quantize
@@ -35,6 +36,29 @@ def test_a_model_below_the_floor_is_refused(mode: str) -> None:
 def test_two_bits_are_refused_by_default() -> None:
     with pytest.raises(ModelError, match="10 dB is the least"):
         quantize(graphs.conv_chain(), QuantizeOptions(bits=2), graphs.normal((16, 3, 8, 8)))
+
+
+@pytest.mark.parametrize(
+    ("values", "advice"),
+    [
+        ({"mode": "static"}, "try mode auto, mode dynamic, or --exclude"),
+        ({"mode": "dynamic"}, "try mode weight-only, mode auto, or --exclude"),
+        ({"mode": "weight-only", "bits": 4}, "try --bits 8, --calibration DATA or a smaller --block-size"),
+        ({"mode": "weight-only"}, "try --calibration DATA, a smaller --block-size, or --exclude"),
+        ({"mode": "fp16"}, "try --calibration DATA, or --exclude"),
+        ({"mode": "dynamic", "target_cpu": "vnni"}, "try --target-cpu any or --weights uint8 (this CPU cuts int8 sums"),
+        ({"mode": "dynamic", "target_cpu": "vnni", "weights": "uint8"}, "try mode weight-only, mode auto"),
+    ],
+)
+def test_advice_names_what_helps_this_mode_on_this_cpu(
+    monkeypatch: pytest.MonkeyPatch, values: dict[str, str | int], advice: str
+) -> None:
+    monkeypatch.setattr(cpu, "saturates", lambda: True)
+    options = QuantizeOptions.model_validate({**values, "min_sqnr": "200 dB"})
+    model, other = _classifier((0, 0, 0)), _classifier((1, 0, 0))
+    with pytest.raises(ModelError) as refused:
+        verify(model, other, options, graphs.normal((16, 3)))
+    assert f"Nothing was written: {advice}" in str(refused.value)
 
 
 def _classifier(bias: tuple[float, float, float]) -> ir.Model:

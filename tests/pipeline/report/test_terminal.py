@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from onnxpress.report import view
 from onnxpress.report.formats import terminal
 from onnxpress.report.report import Report
 
@@ -88,6 +89,24 @@ def test_the_gate_shows_every_check_and_the_exit_code(report: Report) -> None:
     )
     assert "→ exit 0." in passed
     assert "To accept" not in passed
+
+
+def test_a_model_for_another_kind_of_cpu_is_named_by_every_command(report: Report) -> None:
+    assert report.evaluation is not None and report.bench is not None
+    line = "int8: was quantized for vnni CPUs"
+    timed = {"code": "other-cpu", "message": line}
+    evaluation = {**report.evaluation, "warnings": [line]}
+    bench = {
+        **report.bench,
+        "warnings": [*report.bench["warnings"], timed],
+        "host": {**report.bench["host"], "kind": "avx2"},
+    }
+    both = dataclasses.replace(report, evaluation=evaluation, bench=bench)
+    for shown in (terminal.evaluation(evaluation), terminal.bench(bench), terminal.gate(both, "gate.yaml", 0)):
+        assert shown.count(line) == 1
+    assert terminal.gate(report, "gate.yaml", 0).count(line) == 0
+    assert list(view.limits(both)).count(line) == 1  # said once, though both measurements warn of it
+    assert any(" (avx2) with onnxruntime" in limit for limit in view.limits(both))
 
 
 def test_documents_can_be_shown_alone(report: Report) -> None:

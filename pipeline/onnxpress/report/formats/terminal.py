@@ -90,6 +90,7 @@ def gate(report: Report, policy: str, code: int, *, width: int | None = None, co
         Text(printable("   ".join(where)), style="dim"),
         _check_table(ordered, width=width or columns()),
         "",
+        *(Text(printable(line), style="yellow") for line in view.made_for_others(report)),
         Text(
             printable(f"{view.tally(report.checks)} → exit {code}.{view.unjudged(report)}{advice}"),
             style=_style(report),
@@ -106,7 +107,8 @@ def _urgency(check: Check) -> int:
 def evaluation(document: Document) -> str:
     """Return an evaluation for a terminal."""
     report = _around(document, document["baseline"])
-    return show([_table(tables.qualities(dataclasses.replace(report, evaluation=document)))])
+    table = _table(tables.qualities(dataclasses.replace(report, evaluation=document)))
+    return show([table, *(Text(printable(line)) for line in document.get("warnings", ()))])
 
 
 def bench(document: Document) -> str:
