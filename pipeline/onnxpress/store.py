@@ -15,10 +15,12 @@ from typing import Any
 
 from onnxpress import artifact
 from onnxpress.artifact import Artifact, Edit
-from onnxpress.errors import ModelError, UsageError
+from onnxpress.errors import DataError, ModelError, UsageError
 from onnxpress.files import dumps, write_text
 from onnxpress.progress import Progress
 from onnxpress.provenance import code_sha256, versions
+from onnxpress.results.base import read_json
+from onnxpress.results.report import Record
 from onnxpress.scratch import explained, scratch_folder
 
 MODEL_FILE = "model.onnx"
@@ -78,9 +80,9 @@ def key(entry: Mapping[str, Any]) -> str:
 def _read(home: Path) -> Done | None:
     """Return a stored step; None when it is not there or not what was written."""
     try:
-        record = json.loads((home / RECORD_FILE).read_text())
+        record = read_json(home / RECORD_FILE, Record, "step", advice="It is done again.").document
         stored = artifact.read(home / MODEL_FILE)
-    except (OSError, ValueError, UsageError, ModelError):
+    except (DataError, UsageError, ModelError):
         return None
     return Done(artifact=stored, record=record, cached=True) if stored.sha256 == record["artifact_sha256"] else None
 

@@ -112,3 +112,26 @@ def fake_gpu(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeGpu]:
         return gpu
 
     return use
+
+
+@pytest.fixture
+def bench_document() -> dict[str, Any]:
+    """A benchmark of one model, of 2 GB, that does 100 inferences a second."""
+    return {
+        "schema": "onnxpress.bench/1",
+        "host": {"cpu": "some CPU", "fingerprint": "f00"},
+        "runtime": {"onnxruntime": "1.23.0", "provider": "cpu", "threads": 1},
+        "baseline": "float",
+        "variants": [
+            {
+                "id": "float",
+                "model": {"sha256": "0", "size_bytes": 2 * 10**9},
+                "latency_ms": {"n": 1000, "min": 9.0, "p50": 10.0, "mean": 10.0},
+                "throughput_per_s": {"value": 100.0, "low": 99.0, "high": 101.0, "scenario": "single"},
+                "cold_start_ms": {"import": 500.0, "session": 400.0, "first_run": 100.0},
+                "memory": {"vm_hwm_bytes": None},
+            }
+        ],
+        "comparisons": [],
+        "fit_for_gating": True,
+    }

@@ -4,3 +4,5 @@ Nothing is imported here: the worker process lives in this package, and its star
 """
 
 SCHEMA = "onnxpress.bench/1"
+UNFIT = ("aa-differs", "noisy-host", "few-pairs", "few-processes")
+"""Doubts after which no release should be decided on the timings."""

@@ -27,8 +27,6 @@ BUSY_LOAD = 0.5
 PYTHON_OVERHEAD_MS = 0.05
 IDLE_REASON = 1
 """NVML's throttle reason that only says that nothing runs."""
-UNFIT = ("aa-differs", "noisy-host", "few-pairs", "few-processes")
-"""After these, no release should be decided on the timings."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from onnxpress import cpu
-from onnxpress.bench import SCHEMA
+from onnxpress.bench import SCHEMA, UNFIT
 from onnxpress.bench.comparison import METHOD, Comparison
-from onnxpress.bench.doubts import UNFIT, Doubt
+from onnxpress.bench.doubts import Doubt
 from onnxpress.bench.inputs import Inputs
 from onnxpress.bench.measured import Measured
 from onnxpress.bench.nvml import Gpu

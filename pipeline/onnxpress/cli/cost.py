@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from onnxpress.cli.shared import INPUT, Result, common, read_json
+from onnxpress.cli.shared import INPUT, Result, common
 
 
 @click.command()
@@ -63,6 +63,8 @@ def cost(
     from onnxpress.cost.options import CostOptions
     from onnxpress.errors import EvidenceError
     from onnxpress.report.formats import terminal
+    from onnxpress.results.base import read_json
+    from onnxpress.results.benchmark import Benchmark
     from onnxpress.validation import options, read_mapping
 
     values: dict[str, Any] = {"prices": prices and str(prices), "price": price or None, "instances": instances or None}
@@ -72,7 +74,9 @@ def cost(
     values |= {"one_off": one_off or None, "max_price_age": max_price_age}
     given = {name: value for name, value in values.items() if value is not None}
     chosen = options(CostOptions, (read_mapping(settings, CostOptions) if settings else {}) | given)
-    document = run([read_json(path, "onnxpress.bench/1") for path in bench_json], chosen)
+    advice = "Give what `compress bench --json` wrote."
+    benches = [read_json(path, Benchmark, "benchmark", advice=advice).document for path in bench_json]
+    document = run(benches, chosen)
     result.show(terminal.cost(document), document)
     fatal = (MISSING_PRICE, OLD_PRICE) if "max_price_age" in chosen.model_fields_set else (MISSING_PRICE,)
     problem = next((each["message"] for each in document["warnings"] if each["code"] in fatal), None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -187,22 +186,6 @@ def name_models(paths: tuple[Path, ...]) -> dict[str, Path]:
     names = [path.stem if stems.count(path.stem) == 1 else path.parent.name or path.stem for path in paths]
     unique = [name if names.count(name) == 1 else str(path) for name, path in zip(names, paths, strict=True)]
     return dict(zip(unique, paths, strict=True))
-
-
-def read_json(path: Path, schema: str) -> dict[str, Any]:
-    """Read a JSON result of ours and check its schema."""
-    from onnxpress.errors import DataError, UsageError
-
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror}). Check the path.") from error
-    except ValueError as error:
-        raise DataError(f"{path}: not JSON ({error}).") from error
-    found = document.get("schema") if isinstance(document, dict) else None
-    if found != schema:
-        raise DataError(f"{path}: schema {found!r}, {schema!r} is needed.")
-    return dict(document)
 
 
 def transform(

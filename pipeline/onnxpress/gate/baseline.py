@@ -6,18 +6,18 @@ models and of the data. Latency is never compared with a stored number; the base
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
 
-from onnxpress.errors import DataError, UsageError
 from onnxpress.files import dumps
 from onnxpress.gate.estimates import Subject
 from onnxpress.gate.rules import RULES
 from onnxpress.report.report import Report
+from onnxpress.results import report as results
+from onnxpress.results.base import read_json
 
 SCHEMA = "onnxpress.baseline/1"
 STORED = ("file", "session", "evaluation")
@@ -83,17 +83,8 @@ class Baseline:
             DataError: it is no baseline.
 
         """
-        try:
-            document = json.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise UsageError(
-                f"baseline {path}: cannot be read ({error.strerror}). Make it with `compress baseline write`."
-            ) from error
-        except ValueError as error:
-            raise DataError(f"baseline {path}: not JSON ({error}). Write it again.") from error
-        if not isinstance(document, dict) or document.get("schema") != SCHEMA:
-            raise DataError(f"baseline {path}: is not of schema {SCHEMA!r}. Write it again.")
-        return cls(document=document)
+        found = read_json(path, results.Baseline, "baseline", advice="Make it with `compress baseline write`.")
+        return cls(document=found.document)
 
     def to_json(self) -> str:
         """Return the file's text: equal baselines, equal text."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
 Level = Literal["off", "warn", "error"]
@@ -56,7 +56,7 @@ class Check:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Check:
         """Read what `to_json` wrote."""
-        return cls(**value)
+        return cls(**{field.name: value[field.name] for field in fields(cls) if field.name in value})
 
 
 def outcome(checks: Iterable[Check]) -> Outcome:

@@ -174,7 +174,7 @@ def _unfit(report: Report, kind: Kind) -> str:
     """Say why the timings decide nothing; empty where they do, or where the rule rests on none."""
     if not kind.timed or report.bench is None or report.bench["fit_for_gating"]:
         return ""
-    from onnxpress.bench.doubts import UNFIT
+    from onnxpress.bench import UNFIT
 
     reasons = [warning["message"] for warning in report.bench["warnings"] if warning["code"] in UNFIT]
     return "the timings are not fit to decide on" + (f": {' '.join(reasons)}" if reasons else "")

@@ -15,11 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from onnxpress.errors import DataError, UsageError
+from onnxpress.errors import DataError
 from onnxpress.gate.check import Check, Outcome, outcome
 from onnxpress.report.headline import Headline, headline
+from onnxpress.results import report as results
+from onnxpress.results.base import read_json, validated
+from onnxpress_calibration.documents import DocumentError
 
 SCHEMA = "onnxpress.report/1"
+ADVICE = "Name a run folder that `compress run` wrote, or write it again."
 
 Document = Mapping[str, Any]
 """A JSON object."""
@@ -139,23 +143,10 @@ class Report:
 
         """
         try:
-            value = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{origin}: not JSON ({error}). Write it again with `compress run`.") from error
-        schema = value.get("schema") if isinstance(value, dict) else None
-        if schema != SCHEMA:
-            raise DataError(
-                f"{origin}: schema {schema!r}, this version of onnxpress reads {SCHEMA!r}. "
-                "Write it again with `compress run`."
-            )
-        try:
-            value["checks"] = tuple(Check.from_json(check) for check in value["checks"])
-            value["variants"] = tuple(value["variants"])
-            report = cls(**{field.name: value[field.name] for field in dataclasses.fields(cls)})
-            report.variant(report.baseline)
-        except (KeyError, TypeError) as error:
-            raise DataError(f"{origin}: damaged report ({error}). Write it again with `compress run`.") from error
-        return report
+            found = validated(text.encode(errors="surrogatepass"), results.Report, origin, advice=ADVICE)
+        except DocumentError as error:
+            raise DataError(f"{origin}{error} {ADVICE}") from error
+        return cls._of(found)
 
     @classmethod
     def load(cls, path: Path) -> Report:
@@ -167,13 +158,14 @@ class Report:
 
         """
         file = path / "report.json" if path.is_dir() else path
-        try:
-            text = file.read_text(encoding="utf-8")
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise UsageError(f"report {file}: no such file. Name a run folder that `compress run` wrote.") from error
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"report {file}: cannot be read ({error}).") from error
-        return cls.from_json(text, origin=f"report {file}")
+        return cls._of(read_json(file, results.Report, "report", advice=ADVICE))
+
+    @classmethod
+    def _of(cls, found: results.Report) -> Report:
+        value = found.document
+        value["checks"] = tuple(Check.from_json(check) for check in value["checks"])
+        value["variants"] = tuple(value["variants"])
+        return cls(**{field.name: value[field.name] for field in dataclasses.fields(cls)})
 
 
 def _finite(value: Any) -> Any:  # noqa: ANN401 - any JSON value

@@ -259,7 +259,7 @@ def lineage(variant: Document) -> Table:
                 (entry.get("data_sha256") or "")[:12],
                 compact(entry.get("versions")),
             )
-            for entry in variant["lineage"]
+            for entry in variant.get("lineage") or ()
         ),
     )
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from onnxpress import host
-from onnxpress.bench import doubts, nvml
+from onnxpress.bench import UNFIT, doubts, nvml
 from onnxpress.bench.comparison import Comparison
 from onnxpress.bench.doubts import Doubt
 from onnxpress.bench.inputs import Inputs
@@ -86,7 +86,7 @@ def test_doubtful_pairs(taken: int, replicates: int, disturbed: int, expected: l
     worst = replace(QUIET, ratio=ratio, disturbed=disturbed, dropped=disturbed)
     found = codes(doubts.about_pairs([QUIET, worst], replicates=replicates, certain=False, options=BenchOptions()))
     assert found == expected
-    assert set(found).isdisjoint(doubts.UNFIT) is fit
+    assert set(found).isdisjoint(UNFIT) is fit
 
 
 @pytest.mark.parametrize(("processes", "expected"), [(1, ["few-processes"]), (2, ["few-processes"]), (3, [])])
@@ -94,7 +94,7 @@ def test_one_processs_luck_is_no_model(processes: int, expected: list[str]) -> N
     few = replace(QUIET, processes=processes)
     found = list(doubts.about_pairs([QUIET, few], replicates=processes, certain=True, options=BenchOptions()))
     assert codes(found) == expected
-    assert set(expected).issubset(doubts.UNFIT)
+    assert set(expected).issubset(UNFIT)
 
 
 @pytest.mark.parametrize(("high", "expected"), [(1.1, "disturbed-pairs"), (1.11, "noisy-host")])

@@ -9,7 +9,7 @@ Compress = Callable[..., Any]
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Path:
+def bench(tmp_path: Path, bench_document: dict[str, Any]) -> Path:
     """Timings of a float model and of one that is twice as fast, a third of the size and draws half of the energy."""
 
     def variant(name: str, rate: float, size_bytes: int, joules: float) -> dict[str, Any]:
@@ -18,17 +18,14 @@ def bench(tmp_path: Path) -> Path:
             "model": {"sha256": name, "size_bytes": size_bytes},
             "throughput_per_s": {"value": rate, "low": rate, "high": rate, "scenario": "single", "batch": 1},
             "cold_start_ms": {"import": 500.0, "session": 400.0, "first_run": 100.0},
-            "memory": {"vm_hwm_bytes": 2e8},
-            "latency_ms": {"mean": 1e3 / rate},
-            "energy": {"j_per_inference": joules},
+            "memory": {"vm_hwm_bytes": 200_000_000},
+            "latency_ms": {"n": 9, "min": 1.0, "p50": 1e3 / rate, "mean": 1e3 / rate},
+            "energy": {"source": "rapl", "j_per_inference": joules},
         }
 
     path = tmp_path / "bench.json"
     variants = [variant("float", 100, 90_000_000, 0.36), variant("int8", 200, 30_000_000, 0.18)]
-    host = {"fingerprint": "f00"}
-    path.write_text(
-        json.dumps({"schema": "onnxpress.bench/1", "host": host, "baseline": "float", "variants": variants})
-    )
+    path.write_text(json.dumps(bench_document | {"variants": variants}))
     return path
 
 

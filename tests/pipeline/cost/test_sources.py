@@ -247,13 +247,10 @@ def test_a_machine_that_is_there_twice_is_refused(tmp_path: Path) -> None:
 
 
 def test_cost_ends_with_4_without_a_price_and_for_old_ones_on_request(
-    compress: Callable[..., Any], tmp_path: Path
+    compress: Callable[..., Any], bench_document: dict[str, Any], tmp_path: Path
 ) -> None:
     bench, table = tmp_path / "bench.json", tmp_path / "old.yaml"
-    rate = {"value": 100.0, "low": 99.0, "high": 101.0}
-    variant = {"id": "float", "throughput_per_s": rate, "model": {"sha256": "0"}}
-    head = {"schema": "onnxpress.bench/1", "host": {"fingerprint": "f"}, "baseline": "float"}
-    bench.write_text(json.dumps(head | {"variants": [variant]}))
+    bench.write_text(json.dumps(bench_document))
     missing = compress("cost", bench, "--instance", "own/box/here")
     assert missing.code == 4 and "own/box/here: no price is known" in missing.err
     table.write_text(prices.dump([old_box()], as_of=date(2020, 1, 1), source="here"))
@@ -264,12 +261,11 @@ def test_cost_ends_with_4_without_a_price_and_for_old_ones_on_request(
     assert refused.code == 4 and "days old (of 2020-01-01)" in refused.err
 
 
-def test_settings_of_a_recipe_serve_the_command_too(compress: Callable[..., Any], tmp_path: Path) -> None:
+def test_settings_of_a_recipe_serve_the_command_too(
+    compress: Callable[..., Any], bench_document: dict[str, Any], tmp_path: Path
+) -> None:
     bench, settings = tmp_path / "bench.json", tmp_path / "cost.yaml"
-    rate = {"value": 100.0, "low": 99.0, "high": 101.0}
-    variant = {"id": "float", "throughput_per_s": rate, "model": {"sha256": "0", "size_bytes": 2 * 10**9}}
-    head = {"schema": "onnxpress.bench/1", "host": {"fingerprint": "f"}, "baseline": "float"}
-    bench.write_text(json.dumps(head | {"variants": [variant]}))
+    bench.write_text(json.dumps(bench_document))
     settings.write_text("storage_usd_per_gb_month: '0.5'\nutilisation: 25%\ninstances: [box]\n")
     words = ("cost", bench, "--price", "box=3.6", "--inferences-per-month", "1M", "--settings", settings, "--json", "-")
     found = json.loads(compress(*words, "--utilisation", "100%").out)

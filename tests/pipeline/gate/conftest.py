@@ -29,14 +29,21 @@ def speed(name: str, p50_ms: float, per_second: float) -> Document:
             "p95": p50_ms,
             "p99": None,
         },
-        "throughput_per_s": {"value": per_second, "low": 0.9 * per_second, "high": 1.1 * per_second},
+        "throughput_per_s": {
+            "value": per_second,
+            "low": 0.9 * per_second,
+            "high": 1.1 * per_second,
+            "scenario": "single",
+        },
         "cold_start_ms": {"import": 100.0, "session": 20.0, "first_run": 5.0},
         "memory": {"vm_hwm_bytes": 50_000_000},
     }
 
 
 def price(instance: str, usd: float) -> Document:
-    return {"instance": instance, "usd_per_million": {"value": usd, "low": 0.9 * usd, "high": 1.1 * usd}}
+    unknown = ("usd_per_hour", "as_of", "source", "change_vs_baseline_pct", "replicas", "usd_per_month")
+    million = {"value": usd, "low": 0.9 * usd, "high": 1.1 * usd}
+    return {"instance": instance, "extrapolated": False, "usd_per_million": million} | dict.fromkeys(unknown)
 
 
 @pytest.fixture
@@ -50,6 +57,7 @@ def report() -> Report:
         variants=(
             {
                 "id": "float",
+                "sha256": "f",
                 "size_bytes": 1_000_000,
                 "steps": [],
                 "parameters": 250_000,
@@ -58,6 +66,7 @@ def report() -> Report:
             },
             {
                 "id": "int8",
+                "sha256": "8",
                 "size_bytes": 250_000,
                 "steps": [],
                 "parameters": 250_000,
@@ -66,6 +75,8 @@ def report() -> Report:
             },
         ),
         evaluation={
+            "schema": "onnxpress.evaluation/1",
+            "baseline": "float",
             "data": {"origin": "test.npz", "samples": 1000, "sha256": ""},
             "metric": {"name": "top1", "unit": "%", "higher_is_better": True},
             "variants": [
@@ -102,9 +113,11 @@ def report() -> Report:
             ],
         },
         bench={
+            "schema": "onnxpress.bench/1",
+            "baseline": "float",
             "host": {"cpu": "cpu", "fingerprint": "f"},
             "runtime": {"onnxruntime": "1.31.1", "provider": "cpu", "threads": 1},
-            "inputs": {"kind": "real"},
+            "inputs": {"kind": "real", "samples": 64},
             "variants": [speed("float", 4.0, 250.0), speed("int8", 1.0, 1000.0)],
             "comparisons": [
                 {
@@ -122,7 +135,12 @@ def report() -> Report:
             "fit_for_gating": True,
         },
         cost={
+            "schema": "onnxpress.cost/1",
+            "currency": "USD",
             "utilisation": 0.5,
+            "inferences_per_month": None,
+            "notes": [],
+            "warnings": [],
             "variants": [
                 {"id": "float", "instances": [price("big", 0.8), price("small", 0.6)]},
                 {"id": "int8", "instances": [price("big", 0.2), price("small", 0.15)]},

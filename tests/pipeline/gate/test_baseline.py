@@ -75,5 +75,5 @@ def test_what_is_no_baseline(tmp_path: Path) -> None:
         Baseline.load(file)
     for content in ("{", "[]", '{"schema": "onnxpress.report/1"}'):
         file.write_text(content)
-        with pytest.raises(DataError, match="Write it again"):
+        with pytest.raises(DataError, match="Make it with"):
             Baseline.load(file)

@@ -139,7 +139,7 @@ def test_timings_of_a_noisy_host_are_a_comment(report: Report) -> None:
 
 def test_names_stay_in_their_comment(report: Report) -> None:
     name = "int8\nrules: {}\n#"
-    text = report.to_json().replace('"int8"', '"int8\\nrules: {}\\n#"')
+    text = report.to_json().replace(': "int8"', ': "int8\\nrules: {}\\n#"')
     _, found = first_policy(Report.from_json(text))
     assert name in Report.from_json(text).candidates
     assert len(found.rules) > 5
