@@ -299,10 +299,12 @@ def _umask() -> int:
     return mask
 
 
-def dumps(document: Mapping[str, Any]) -> str:
-    """Return a document as JSON text: equal documents, equal text, and no character that a terminal might obey."""
+def dumps(document: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> str:
+    """Return a document as JSON text: equal documents, equal text, and nothing that a terminal or a CI system obeys."""
     text = json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
-    return _UNUSUAL.sub(lambda found: found[0] if found[0].isprintable() else json.dumps(found[0])[1:-1], text)
+    text = _UNUSUAL.sub(lambda found: found[0] if found[0].isprintable() else json.dumps(found[0])[1:-1], text)
+    return _COMMAND.sub(r"#\\u0023", text)
 
 
 _UNUSUAL = re.compile(r"[^\n -~]")
+_COMMAND = re.compile(r"##(?=\[|vso\[)", re.IGNORECASE)

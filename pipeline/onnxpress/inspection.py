@@ -59,8 +59,8 @@ def inspect(path: Path) -> dict[str, Any]:
     }
 
 
-def render(document: dict[str, Any]) -> str:
-    """Write the description for people."""
+def render(document: dict[str, Any]) -> list[str]:
+    """Return the description for people, in lines."""
     lines = [
         f"{document['path']}  {format_bytes(document['size_bytes'])}  sha256 {document['sha256'][:12]}",
         f"  opset {', '.join(f'{name} {version}' for name, version in document['opset'].items())}, "
@@ -94,7 +94,7 @@ def render(document: dict[str, Any]) -> str:
         lines.append(
             f"    {step.get('step')} {chosen} from {str(step.get('input_sha256') or step.get('source_sha256'))[:12]}"
         )
-    return "\n".join(lines)
+    return lines
 
 
 def _layer(node: ir.Node) -> dict[str, Any] | None:

@@ -39,8 +39,8 @@ def document(profile: Profile) -> dict[str, Any]:
     }
 
 
-def render(found: dict[str, Any], path: Path) -> str:
-    """Write such a document for people."""
+def render(found: dict[str, Any], path: Path) -> list[str]:
+    """Return such a document for people, in lines."""
     tensors = {name: each for name, each in found["tensors"].items() if each["counted"]}
     by_channel = sum(each["channels"] is not None for each in tensors.values())
     lines = [
@@ -62,7 +62,7 @@ def render(found: dict[str, Any], path: Path) -> str:
     if len(widest) > SHOWN:
         lines.append(f"  and {len(widest) - SHOWN} tensors with narrower ranges (--json lists all)")
     lines += [f"  never computed: {name}" for name, each in found["tensors"].items() if not each["counted"]]
-    return "\n".join(lines)
+    return lines
 
 
 def _tensor(statistics: TensorStatistics) -> dict[str, Any]:

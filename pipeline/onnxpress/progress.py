@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
 
+from onnxpress.printing import printable
+
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
 
@@ -49,14 +51,14 @@ class Progress:
         if self._live is None:
             yield lambda amount: None  # noqa: ARG005
             return
-        bar, part = self._live, self._live.add_task(f"  {text}", total=total)
+        bar, part = self._live, self._live.add_task(f"  {printable(text)}", total=total)
         yield lambda amount: bar.advance(part, amount)
         bar.remove_task(part)
 
     def done(self, text: str) -> None:
         """Say that something is finished (or was there already)."""
         if not self.quiet:
-            print(f"  {text}", file=sys.stderr, flush=True)
+            print(f"  {printable(text)}", file=sys.stderr, flush=True)
 
     @contextmanager
     def _bar(self, text: str, total: int | None) -> Iterator[Advance]:
@@ -65,7 +67,7 @@ class Progress:
         from rich.progress import Progress as Bar
 
         columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
-        with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-            task, self._live = bar.add_task(text, total=total), bar
+        with Bar(*columns, console=Console(file=sys.stderr), transient=True) as bar:
+            task, self._live = bar.add_task(printable(text), total=total), bar
             yield lambda amount: bar.advance(task, amount)
         self._live = None

@@ -20,6 +20,7 @@ import numpy as np
 
 from onnxpress import host, session_keys
 from onnxpress.errors import ModelError, UsageError, did_you_mean
+from onnxpress.quiet import quiet
 from onnxpress.scratch import temporary
 
 if TYPE_CHECKING:  # a benchmark's worker imports this module, and its memory and start-up must be onnxruntime's alone
@@ -103,15 +104,16 @@ def open_session(model: Path | ir.Model, options: SessionOptions | None = None) 
         settings.enable_profiling = True
         settings.profile_file_prefix = str(options.profile_prefix)
     try:
-        session = ort.InferenceSession(
-            str(model),
-            settings,
-            providers=[provider.NAME, *provider.BESIDE],
-            provider_options=[
-                effective_options(options.provider, options.provider_options),
-                *({} for _ in provider.BESIDE),
-            ],
-        )
+        with quiet():  # it prints a banner where a provider does not work, which is said below
+            session = ort.InferenceSession(
+                str(model),
+                settings,
+                providers=[provider.NAME, *provider.BESIDE],
+                provider_options=[
+                    effective_options(options.provider, options.provider_options),
+                    *({} for _ in provider.BESIDE),
+                ],
+            )
     except Exception as error:
         reason = " ".join(str(error).split())
         if model.is_symlink() and "External data" in reason:  # it lies beside what the link points to

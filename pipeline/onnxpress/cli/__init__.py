@@ -16,6 +16,7 @@ from typing import NoReturn
 import click
 
 import onnxpress
+from onnxpress import signals
 from onnxpress.cli import (
     baseline,
     bench,
@@ -33,6 +34,10 @@ from onnxpress.cli import (
     report,
     run,
 )
+from onnxpress.printing import one_line
+from onnxpress.quiet import hushed
+from onnxpress.scratch import explain as system_says
+from onnxpress.scratch import remove_mine
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110, "show_default": True}
 
@@ -57,44 +62,63 @@ for command in (
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line and exit; a user's mistake is one line on standard error, never a traceback."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    verbose = any(argument in ("-v", "--verbose") for argument in arguments)
+    with signals.interrupting(), hushed(shown=verbose):
+        try:
+            code = run_command(arguments, verbose=verbose)
+        finally:
+            remove_mine()
+    sys.exit(code)
+
+
+def run_command(arguments: list[str], *, verbose: bool) -> int:
+    """Run one command and return its exit code."""
     try:
         cli.main(arguments, prog_name="compress", standalone_mode=False)
-        code = 0
     except click.exceptions.Exit as stop:
-        code = stop.exit_code
-    except click.ClickException as error:
+        return stop.exit_code
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
-        code = error.exit_code
-    except (click.Abort, KeyboardInterrupt):
+        return error.exit_code
+    except click.ClickException as error:
+        context = getattr(error, "ctx", None)
+        hint = f" See `{context.command_path} -h`." if context is not None else ""
+        click.echo(one_line(f"error: {error.format_message()}{hint}"), err=True)
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt) as stop:
         click.echo("interrupted; finished steps are kept", err=True)
-        code = 130
+        return next((each.exit_code for each in (stop, stop.__cause__) if isinstance(each, signals.Interrupted)), 130)
     except BrokenPipeError:  # the reader of our output has gone: nothing to say to it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
     except Exception as error:
-        code = explain(error, verbose=any(argument in ("-v", "--verbose") for argument in arguments))
-    sys.exit(code)
+        return explain(error, verbose=verbose)
+    return 0
 
 
 def explain(error: Exception, *, verbose: bool) -> int:
     """Print an error and return its exit code."""
     known = getattr(error, "exit_code", None)
     if isinstance(known, int):
-        click.echo(f"error: {' '.join(str(error).split())}", err=True)
+        click.echo(one_line(f"error: {error}"), err=True)
         return known
     if isinstance(error, MemoryError):
         click.echo("error: out of memory. Use a smaller batch or a machine with more memory.", err=True)
         return 5
-    if isinstance(error, FileNotFoundError) and str(error.strerror).startswith("No usable temporary directory"):
-        click.echo("error: temporary folder: none can be written. Set TMPDIR to a folder that can.", err=True)
+    if isinstance(error, OSError) and error.errno is not None:  # the system refuses something to every program
+        place = f"{error.filename}: " if error.filename else ""
+        click.echo(one_line(f"error: {place}{system_says(error)}"), err=True)
         return 2
     if verbose:
         traceback.print_exception(error)
     where = traceback.extract_tb(error.__traceback__)[-1]
     place = f"{Path(where.filename).name}:{where.lineno}"
     click.echo(
-        f"internal error: {type(error).__name__}: {error} ({place}). This is a bug of onnxpress "
-        f"{onnxpress.__version__}: please report it with the output of -v.",
+        one_line(
+            f"internal error: {type(error).__name__}: {error} ({place}). This is a bug of onnxpress "
+            f"{onnxpress.__version__}: please report it with the output of -v."
+        ),
         err=True,
     )
     return 5

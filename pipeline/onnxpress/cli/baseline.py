@@ -27,7 +27,7 @@ def write(run_dir: Path, output: Path, result: Result) -> None:
 
     stored = Baseline.of(Report.load(run_dir))
     result.outputs.write(output, stored.to_json())
-    result.show(f"{output}: {len(stored.document['variants'])} variants", dict(stored.document))
+    result.show([f"{output}: {len(stored.document['variants'])} variants"], dict(stored.document))
 
 
 @baseline.command()
@@ -58,7 +58,7 @@ def update(run_dir: Path, stored: Path, ratchet: bool, accept: str | None, resul
         raise UsageError(f"baseline {stored}: the gate of {run_dir} failed. Take its numbers with --accept REASON.")
     result.outputs.write(stored, after.to_json())
     lines = [f"{stored}: {len(changes)} numbers changed", *(f"  {change}" for change in changes)]
-    result.show("\n".join(lines), dict(after.document))
+    result.show(lines, dict(after.document))
 
 
 @baseline.command()
@@ -74,7 +74,7 @@ def show(stored: Path, result: Result) -> None:
     for name, variant in document["variants"].items():
         lines.append(f"{name}  sha256 {str(variant['sha256'])[:12]}")
         lines += [f"  {rule:<28} {RULES[rule].unit.show(value)}" for rule, value in variant["metrics"].items()]
-    result.show("\n".join(lines), dict(document))
+    result.show(lines, dict(document))
 
 
 @baseline.command()
@@ -89,6 +89,6 @@ def diff(run_dir: Path, stored: Path, result: Result) -> None:
     from onnxpress.report.report import Report
 
     changes = Baseline.load(stored).changes(Baseline.of(Report.load(run_dir)))
-    text = "\n".join(map(str, changes)) or f"{run_dir}: as in {stored}"
+    lines = [str(change) for change in changes] or [f"{run_dir}: as in {stored}"]
     document = {"schema": "onnxpress.baseline-diff/1", "changes": [asdict(change) for change in changes]}
-    result.show(text, document)
+    result.show(lines, document)

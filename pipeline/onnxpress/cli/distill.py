@@ -127,7 +127,7 @@ def distill(
     if given is None:
         save_weights(module, result.outputs.stage(output))
         document = {"schema": "onnxpress.step/1", "step": "distill", "weights": str(output), "facts": facts}
-        result.show("\n".join([f"{output}: weights of {student}", *lines]), document)
+        result.show([f"{output}: weights of {student}", *lines], document)
         return
     entry = {
         "step": "distill",
@@ -138,7 +138,7 @@ def distill(
         "versions": provenance.versions(),
     }
     made = result.save(edit.model, output, entry)
-    result.show("\n".join([f"{output}: {size(made)}", *lines]), step_document("distill", output, made, edit))
+    result.show([f"{output}: {size(made)}", *lines], step_document("distill", output, made, edit))
 
 
 @contextmanager

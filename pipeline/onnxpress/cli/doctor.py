@@ -21,4 +21,4 @@ def doctor(result: Result) -> None:
     for finding in findings:
         lines.append(f"{marks[finding.status]}  {finding.name:<20} {finding.value}")
         lines += [f"      {'':<20} {finding.advice}"] if finding.advice else []
-    result.show("\n".join(lines), {"schema": "onnxpress.doctor/1", "findings": [asdict(each) for each in findings]})
+    result.show(lines, {"schema": "onnxpress.doctor/1", "findings": [asdict(each) for each in findings]})

@@ -65,4 +65,4 @@ def export(
             f"{check.max_rel_error:.2g} relative"
         )
     facts = {} if check is None else {"max_abs_error": check.max_abs_error, "max_rel_error": check.max_rel_error}
-    result.show("\n".join(lines), step_document("export", output, made, exported.edit) | facts)
+    result.show(lines, step_document("export", output, made, exported.edit) | facts)

@@ -253,7 +253,9 @@ def init(evidence: Evidence, output: Path, variants: tuple[str, ...], headroom: 
     result.outputs.write(output, text)
     count = len(reader.read(result.outputs.stage(output)).rules)
     document = {"schema": "onnxpress.step/1", "step": "gate init", "path": str(output), "rules": count}
-    result.show(f"{output}: {count} rules. Read it, tighten what matters, then run `compress gate` with it.", document)
+    result.show(
+        [f"{output}: {count} rules. Read it, tighten what matters, then run `compress gate` with it."], document
+    )
 
 
 def _judged(
@@ -289,12 +291,14 @@ def _judged(
 def _rewrite(report: Report, folder: Path) -> None:
     """Write the verdict into the run folder, whose report somebody may keep; where that cannot be, say so."""
     from onnxpress.errors import OutputError
+    from onnxpress.printing import one_line
     from onnxpress.report import files
 
     try:
         files.write(report, folder)
     except OutputError as error:
-        click.echo(f"warning: the report in {folder} still has the verdict that it had before: {error}", err=True)
+        warning = f"warning: the report in {folder} still has the verdict that it had before: {error}"
+        click.echo(one_line(warning), err=True)
 
 
 def _plan(evidence: Evidence, policy: Policy | None, needs: tuple[Need, ...]) -> Plan:

@@ -90,7 +90,7 @@ def prices_import(
     chosen = sources.Chosen(provider=provider, regions=regions, types=types)
     rows = sources.parse(kind, content, chosen, where=str(file))
     text, document = prices_table.written(rows, output, source=file.name, write=result.outputs.write)
-    result.show(text, document)
+    result.show([text], document)
 
 
 @prices.command(name="refresh")
@@ -116,7 +116,7 @@ def prices_refresh(
         chosen = sources.Chosen(provider=provider, regions=regions, types=types)
         rows, address = sources.refresh(kind, chosen)
     text, document = prices_table.written(rows, output, source=address, write=result.outputs.write)
-    result.show(text, document)
+    result.show([text], document)
 
 
 @prices.command(name="validate")
@@ -134,7 +134,7 @@ def prices_validate(file: Path, max_age: str, result: Result) -> None:
     rows, old = prices_table.checked(file, limit)
     names = ", ".join(row.instance for row in old[:3])
     document = {"schema": "onnxpress.prices-check/1", "machines": len(rows), "old": [row.instance for row in old]}
-    result.show(f"{file}: {len(rows)} machines, {len(old)} with a price older than {limit.days} days", document)
+    result.show([f"{file}: {len(rows)} machines, {len(old)} with a price older than {limit.days} days"], document)
     if old:
         raise EvidenceError(
             f"prices {file}: {len(old)} are older than {limit.days} days ({names}). Check them, or refresh the table."

@@ -61,4 +61,4 @@ def profile(
     collected = functools.reduce(lambda one, other: one.merged(other), shards)
     collected.write(result.outputs.stage(output))
     text = f"{output}: {len(collected.tensors)} tensors, {collected.samples} samples (see `compress inspect {output}`)"
-    result.show(text, profile_inspection.document(collected))
+    result.show([text], profile_inspection.document(collected))

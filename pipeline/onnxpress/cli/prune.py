@@ -91,7 +91,7 @@ def prune(
     lines = [f"{output}: {size(made)}, was {model.stat().st_size / 1e6:.2f} MB"]
     lines += [f"  {name.replace('_', ' ')}: {value}" for name, value in edit.facts.items()]
     lines += [f"  left alone: {skip.op} {skip.where}: {skip.reason}" for skip in edit.skipped]
-    result.show("\n".join(lines), step_document("prune", output, made, edit))
+    result.show(lines, step_document("prune", output, made, edit))
 
 
 def key_value(text: str | None) -> dict[str, str] | None:

@@ -196,7 +196,7 @@ def quantize(
     ]
     from dataclasses import asdict
 
-    result.show("\n".join(lines), step_document("quantize", output, made, edit) | {"kernels": asdict(running)})
+    result.show(lines, step_document("quantize", output, made, edit) | {"kernels": asdict(running)})
 
 
 def quantize_source(

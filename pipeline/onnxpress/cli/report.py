@@ -26,4 +26,4 @@ def report(run_dir: Path, output: Path | None, result: Result) -> None:
         result.show(terminal.render(found), document)
         return
     result.outputs.write(output, files.render(found, output))
-    result.show(f"{output}: written", document)
+    result.show([f"{output}: written"], document)

@@ -22,13 +22,15 @@ def run(recipe: str, output: Path | None, result: Result) -> None:
     """
     from onnxpress import runner
     from onnxpress.gate import check
+    from onnxpress.printing import printable
     from onnxpress.recipe import Recipe
     from onnxpress.report.formats import terminal
 
     loaded = Recipe.load(recipe_path(recipe))
     folder = output or Path(f"{loaded.path.stem}-run")
     finished = runner.run(loaded, folder, result.progress)
-    result.show(f"{terminal.render(finished)}\n\nreport: {folder / 'report.html'}", json.loads(finished.to_json()))
+    place = printable(f"report: {folder / 'report.html'}")
+    result.show(f"{terminal.render(finished)}\n\n{place}", json.loads(finished.to_json()))
     sys.exit(check.exit_code(finished.checks))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -124,9 +124,15 @@ class Result:
             open_session(made.path)
         return made
 
-    def show(self, text: str, document: dict[str, Any]) -> None:
-        """Let all outputs appear, the document with them, and print the text unless ``-q`` or ``--json -`` forbid."""
+    def show(self, said: str | Iterable[str], document: dict[str, Any]) -> None:
+        """Let all outputs appear, the document with them, and say what was done unless ``-q`` or ``--json -`` forbid.
+
+        Args:
+            said: Lines, which are made printable; or a text of `onnxpress.report.formats.terminal`, which is.
+            document: The same for programs.
+        """
         from onnxpress.files import dumps
+        from onnxpress.printing import printable
 
         if self.json_target not in (None, STANDARD_OUTPUT):
             self.outputs.write(self.json_target, dumps(document))
@@ -134,7 +140,7 @@ class Result:
         if self.json_target == STANDARD_OUTPUT:
             click.echo(dumps(document), nl=False)
         elif not self.quiet:
-            click.echo(text.rstrip("\n"))
+            click.echo(said.rstrip("\n") if isinstance(said, str) else "\n".join(map(printable, said)))
 
 
 def common(function: Callable[..., None]) -> Callable[..., None]:
@@ -168,7 +174,11 @@ def common(function: Callable[..., None]) -> Callable[..., None]:
         if verbose:
             import logging
 
-            logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
+            from onnxpress.printing import PrintableFormatter
+
+            handler = logging.StreamHandler()
+            handler.setFormatter(PrintableFormatter("%(name)s: %(message)s"))
+            logging.basicConfig(level=logging.INFO, handlers=[handler])
         outputs = files.Outputs(force=force)
         with private_tmpdir(), files.command(outputs):
             for path in _noted(None, READ):

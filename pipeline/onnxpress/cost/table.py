@@ -12,10 +12,10 @@ from onnxpress.cost.prices import Price, Quote
 from onnxpress.errors import UsageError, did_you_mean
 
 
-def render(quotes: Sequence[Quote]) -> str:
+def render(quotes: Sequence[Quote]) -> list[str]:
     """Return a line for each machine."""
     head = f"{'machine':<40} {'$/h':>10} {'spot':>10} {'vCPU':>5} {'GiB':>6}  {'accelerator':<12} {'of':<10}  layer"
-    return "\n".join([head, *(_line(quote) for quote in sorted(quotes, key=lambda quote: quote.price.instance))])
+    return [head, *(_line(quote) for quote in sorted(quotes, key=lambda quote: quote.price.instance))]
 
 
 def _line(quote: Quote) -> str:
@@ -43,13 +43,13 @@ def layers(instance: str, file: Path | None) -> list[Quote]:
     return found
 
 
-def details(quotes: Sequence[Quote]) -> str:
+def details(quotes: Sequence[Quote]) -> list[str]:
     """Return all facts of one machine, by layer."""
     lines = []
     for quote in quotes:
         lines.append(f"{quote.layer}:")
         lines += [f"  {name}: {value}" for name, value in quote.price.model_dump(mode="json").items() if value]
-    return "\n".join(lines)
+    return lines
 
 
 def document(quotes: Sequence[Quote]) -> dict[str, Any]:

@@ -18,10 +18,10 @@ import onnxpress_models
 from onnxpress.errors import DataError, ModelError, UsageError, did_you_mean
 from onnxpress.export import programs
 from onnxpress.export.account import first_line, user_line
-from onnxpress.export.capture import quiet
 from onnxpress.export.inputs import DTYPES, SYNTAX, InputArgument, parse
 from onnxpress.export.torch_export import Network
 from onnxpress.export.weights import load_weights
+from onnxpress.quiet import quiet
 from onnxpress_calibration.sources.function import load_function
 
 if TYPE_CHECKING:

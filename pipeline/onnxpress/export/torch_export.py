@@ -17,9 +17,9 @@ from onnx_ir.passes import common
 
 from onnxpress.errors import ModelError
 from onnxpress.export.account import account, first_line, user_line
-from onnxpress.export.capture import quiet
 from onnxpress.export.inputs import SYNTAX, InputArgument, choose_sizes, random_arrays
 from onnxpress.graph import Array
+from onnxpress.quiet import quiet
 
 if TYPE_CHECKING:
     import torch

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from onnxpress.files import append_text
 from onnxpress.gate.check import Check, outcome
+from onnxpress.printing import printable, visible
 from onnxpress.report.formats import markdown
 from onnxpress.report.report import Report
 from onnxpress.report.view import why
@@ -29,7 +30,10 @@ def publish(report: Report, policy: str, environment: Mapping[str, str], *, code
     failed = sum(check.outcome == "fail" for check in report.checks)
     outputs = {"verdict": outcome(report.checks), "failed": failed, "exit-code": code, "report": html}
     _append(environment.get("GITHUB_STEP_SUMMARY"), summary(report))
-    _append(environment.get("GITHUB_OUTPUT"), "".join(f"{name}={value}\n" for name, value in outputs.items()))
+    _append(
+        environment.get("GITHUB_OUTPUT"),
+        "".join(f"{name}={printable(str(value))}\n" for name, value in outputs.items()),
+    )
     return commands(report.checks, policy)
 
 
@@ -67,7 +71,7 @@ def _append(file: str | None, text: str) -> None:
 
 
 def _data(text: str) -> str:
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    return visible(text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A"))
 
 
 def _property(text: str) -> str:

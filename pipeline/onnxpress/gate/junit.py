@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from onnxpress.gate.check import Check
-from onnxpress.report.view import printable, why
+from onnxpress.printing import printable
+from onnxpress.report.view import why
 
 SKIPPED = ("waived", "skipped")
 
@@ -26,7 +27,9 @@ def render(checks: Sequence[Check]) -> str:
     }
     suite = Element("testsuite", {"name": "compress gate"} | {name: str(count) for name, count in counts.items()})
     for check in checks:
-        case = SubElement(suite, "testcase", {"classname": printable(check.variant), "name": check.rule, "time": "0"})
+        case = SubElement(
+            suite, "testcase", {"classname": printable(check.variant), "name": printable(check.rule), "time": "0"}
+        )
         tag = {"fail": "failure", "inconclusive": "error", "pass": "skipped"}[check.outcome]
         if tag != "skipped" or check.verdict in SKIPPED:
             details = {"message": printable(why(check))} | ({"type": check.verdict} if tag != "skipped" else {})

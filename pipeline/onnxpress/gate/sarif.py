@@ -6,13 +6,15 @@ OASIS, "Static Analysis Results Interchange Format (SARIF) Version 2.1.0", 2020.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from typing import Any, Literal
+from urllib.parse import quote
 
 import onnxpress
+from onnxpress.files import dumps
 from onnxpress.gate.check import Check
-from onnxpress.report.view import printable, why
+from onnxpress.printing import printable
+from onnxpress.report.view import why
 
 SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 Level = Literal["none", "note", "warning", "error"]
@@ -51,17 +53,17 @@ def render(checks: Sequence[Check], policy: str) -> str:
         ],
     }
     document = {"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}
-    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+    return dumps(document)
 
 
 def _result(check: Check, policy: str, index: int) -> dict[str, Any]:
     place = {
-        "artifactLocation": {"uri": policy.replace("\\", "/").replace(" ", "%20")},
+        "artifactLocation": {"uri": quote(policy.replace("\\", "/"), errors="replace")},
         "region": {"startLine": check.line or 1},
     }
     text = f"{check.variant}: {check.verdict}, measured {check.measured or 'nothing'}, limit {check.limit}. "
     # Nothing that varies from run to run is part of the fingerprint, so a finding keeps its history.
-    fingerprint = hashlib.sha256(f"{check.rule} {check.variant}".encode()).hexdigest()[:16]
+    fingerprint = hashlib.sha256(f"{check.rule} {check.variant}".encode(errors="replace")).hexdigest()[:16]
     result = {
         "ruleId": _id(check.rule),
         "ruleIndex": index,

@@ -6,10 +6,10 @@ The action draws one chart a file, and all of a file either grow or shrink to ge
 
 from __future__ import annotations
 
-import json
 import math
 from datetime import date
 
+from onnxpress.files import dumps
 from onnxpress.gate.estimates import Subject
 from onnxpress.gate.rules import RULES
 from onnxpress.report.report import Report
@@ -29,4 +29,4 @@ def render(report: Report, today: date, *, smaller_is_better: bool) -> str:
             if value.interval is not None:
                 entry["range"] = f"{value.low:.6g} to {value.high:.6g}"
             entries.append(entry)
-    return json.dumps(entries, indent=2, ensure_ascii=False) + "\n"
+    return dumps(entries)

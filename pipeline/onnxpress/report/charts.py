@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from xml.etree.ElementTree import Element, SubElement, tostring
 
+from onnxpress.printing import printable
+
 WIDTH = 760
 LABEL_WIDTH = 150
 TEXT_WIDTH = 180
@@ -98,7 +100,7 @@ def bars(name: str, title: str, marks: Sequence[Mark]) -> str:
         place = {"x": LABEL_WIDTH, "y": y - 9, "width": width, "height": 18}
         SubElement(drawing, "rect", at(place, f"bar {mark.kind}"))
         text(drawing, LABEL_WIDTH + width + 8, y + 4, mark.text, "label")
-    return tostring(drawing, encoding="unicode")
+    return drawn(drawing)
 
 
 def intervals(name: str, title: str, marks: Sequence[Mark], reference: float, axis: Callable[[float], str]) -> str:
@@ -119,7 +121,7 @@ def intervals(name: str, title: str, marks: Sequence[Mark], reference: float, ax
         line(drawing, scale(mark.low), y, scale(mark.high), y, f"whisker {mark.kind}")
         _dot(drawing, scale(mark.value), y, mark.kind)
         text(drawing, WIDTH - TEXT_WIDTH + 12, y + 4, mark.text, "label")
-    return tostring(drawing, encoding="unicode")
+    return drawn(drawing)
 
 
 def plot(
@@ -172,7 +174,7 @@ def plot(
         box = _free(xs(point.x.value), ys(point.y.value), len(label) * CHARACTER_WIDTH, taken, xs)
         taken.append(box)
         text(drawing, box[0], box[1] + 13, label, "label halo")
-    return tostring(drawing, encoding="unicode")
+    return drawn(drawing)
 
 
 Box = tuple[float, float, float, float]
@@ -213,6 +215,13 @@ def chart(name: str, title: str, description: str, height: float) -> Element:
     SubElement(drawing, "title", {"id": f"{name}-title"}).text = title
     SubElement(drawing, "desc", {"id": f"{name}-description"}).text = description
     return drawing
+
+
+def drawn(drawing: Element) -> str:
+    """Return a drawing as text; names in it are somebody else's."""
+    for element in drawing.iter():
+        element.text = element.text and printable(element.text)
+    return tostring(drawing, encoding="unicode")
 
 
 def line(drawing: Element, x1: float, y1: float, x2: float, y2: float, kind: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from xml.etree.ElementTree import SubElement, tostring
+from xml.etree.ElementTree import SubElement
 
 from onnxpress.report import charts
 from onnxpress.report.charts import LABEL_WIDTH, ROW_HEIGHT, TEXT_WIDTH, WIDTH, Scale
@@ -59,7 +59,7 @@ def treemap(name: str, title: str, wholes: Sequence[tuple[str, Sequence[Part]]])
             if w >= LEAST_LABELLED[0] and h >= LEAST_LABELLED[1] and room >= 5:
                 short = part.label if len(part.label) <= room else f"{part.label[: room - 1]}…"
                 charts.text(tile, x + 4, y + 13, short, "inside")
-    return tostring(drawing, encoding="unicode")
+    return charts.drawn(drawing)
 
 
 def squarified(parts: Sequence[Part], box: Box) -> list[Box]:
@@ -113,7 +113,7 @@ def stacked(name: str, title: str, rows: Sequence[tuple[str, str, Sequence[Part]
             SubElement(tile, "rect", charts.at({"x": x, "y": y - 9, "width": end - x, "height": 18}, "area"))
             done += part.value
         charts.text(drawing, scale(done) + 8, y + 4, text, "label")
-    return tostring(drawing, encoding="unicode")
+    return charts.drawn(drawing)
 
 
 def lines(
@@ -154,4 +154,4 @@ def lines(
         y = 20 + 18 * index
         charts.line(drawing, WIDTH - 122, y - 4, WIDTH - 106, y - 4, f"series k{index % KINDS}")
         charts.text(drawing, WIDTH - 100, y, one.label if len(one.label) < 15 else f"{one.label[:13]}…", "label")
-    return tostring(drawing, encoding="unicode")
+    return charts.drawn(drawing)

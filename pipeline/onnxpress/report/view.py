@@ -75,11 +75,6 @@ class Row:
     """Named by `headings`."""
 
 
-def printable(text: str) -> str:
-    """Take out control characters, which steer a terminal and break XML: names in a model are somebody else's text."""
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
-
-
 def title(report: Report) -> str:
     """Return the name of what was compressed."""
     return str(report.recipe.get("name") or report.recipe.get("path") or "model")

@@ -15,8 +15,8 @@ import torch
 
 from onnxpress.errors import ModelError
 from onnxpress.export import programs
-from onnxpress.export.capture import quiet
 from onnxpress.export.programs import MODEL, _is_expression
+from onnxpress.quiet import quiet
 
 WEIGHTS, CONSTANTS = "data/weights/model_weights_config.json", "data/constants/model_constants_config.json"
 Edit = Callable[[dict[str, Any], Path], None]

@@ -220,7 +220,7 @@ def test_sources_that_are_none(source: str, message: str) -> None:
 
 @pytest.fixture
 def program(nets: Path) -> Path:
-    from onnxpress.export.capture import quiet
+    from onnxpress.quiet import quiet
 
     module = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU()).eval()
     with quiet():

@@ -20,13 +20,13 @@ from onnxpress.artifact import Edit
 from onnxpress.errors import DataError, ModelError, UsageError
 from onnxpress.export import sources
 from onnxpress.export.account import first_line
-from onnxpress.export.capture import quiet
 from onnxpress.export.prepare import prepare
 from onnxpress.export.torch_export import Network, to_onnx, trace_sizes
 from onnxpress.quantization.options import QuantizeOptions
 from onnxpress.quantization.params import quantize_bias
 from onnxpress.quantization.placement import remove_unused
 from onnxpress.quantization.verification import judged, judges
+from onnxpress.quiet import quiet
 from onnxpress_calibration.dataset import Dataset, InputSpec
 
 if TYPE_CHECKING:

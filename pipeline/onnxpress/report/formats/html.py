@@ -11,6 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from onnxpress.gate.check import outcome
 from onnxpress.gate.rules import RULES
+from onnxpress.printing import printable, visible
 from onnxpress.report import assumptions, charts, details, tables, view
 from onnxpress.report.charts import Mark, Point
 from onnxpress.report.headline import change_within
@@ -32,10 +33,11 @@ def render(report: Report) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
+        finalize=lambda value: printable(value) if type(value) is str else value,  # the others are markup of ours
     )
     script = SCRIPT.read_text(encoding="utf-8").strip()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return environment.get_template("html.jinja").render(
+    page = environment.get_template("html.jinja").render(
         report=report,
         view=view,
         tables=tables,
@@ -46,6 +48,7 @@ def render(report: Report) -> str:
         script=script,
         script_hash=f"sha256-{digest}",
     )
+    return "\n".join(visible(line) for line in page.split("\n"))
 
 
 def _charts(report: Report) -> dict[str, str]:

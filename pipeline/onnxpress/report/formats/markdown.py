@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from onnxpress.printing import printable
 from onnxpress.report import assumptions, details, tables, view
 from onnxpress.report.report import Report
 
@@ -62,4 +63,4 @@ def cell(content: view.Cell) -> str:
 
 def escape(text: str) -> str:
     """Write a text so that Markdown takes none of it for markup, and keeps it on one line."""
-    return view.printable(" ".join(text.translate(_SPECIAL).split()))
+    return printable(" ".join(text.split())).translate(_SPECIAL)

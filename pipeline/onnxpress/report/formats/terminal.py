@@ -15,9 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from onnxpress.gate.check import Check, Verdict
+from onnxpress.printing import printable
 from onnxpress.report import speed, tables, view
 from onnxpress.report.report import Document, Report
-from onnxpress.report.view import printable
 
 PIPE_WIDTH = 180
 LEAST_WORDS = 12
@@ -140,7 +140,10 @@ def _table(content: tables.Table) -> Table:
         for index, heading in enumerate(content.headings[:count]):
             words = 0 < index < content.words
             table.add_column(
-                heading, justify="left" if index < content.words else "right", overflow="fold", no_wrap=not words
+                Text(printable(heading)),
+                justify="left" if index < content.words else "right",
+                overflow="fold",
+                no_wrap=not words,
             )
             longest = max((len(row[index]) for row in content.rows), default=0)
             foldable += max(0, longest - LEAST_WORDS) if words else 0
@@ -149,7 +152,9 @@ def _table(content: tables.Table) -> Table:
         if count <= content.words or _width(table) - foldable <= columns():
             break
     if count < len(content.headings):
-        table.caption = Text(f"not shown here: {', '.join(content.headings[count:])}", style="dim", justify="left")
+        table.caption = Text(
+            f"not shown here: {printable(', '.join(content.headings[count:]))}", style="dim", justify="left"
+        )
     return table
 
 
@@ -202,6 +207,7 @@ def show(parts: Sequence[RenderableType], *, width: int | None = None, colour: b
         force_terminal=colour,
         color_system="standard" if colour else None,
         highlight=False,
+        markup=False,
         emoji=False,
         legacy_windows=False,
     )

@@ -4,7 +4,7 @@ import warnings
 
 import pytest
 
-from onnxpress.export.capture import quiet
+from onnxpress.quiet import quiet
 
 
 def test_everything_goes_to_the_log(capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -26,6 +27,25 @@ def quiet() -> Iterator[None]:
             _retarget(buffer, stderr)
             for line in (*buffer.getvalue().splitlines(), *(str(warning.message) for warning in caught)):
                 _log.info("%s", line)
+
+
+@contextmanager
+def hushed(*, shown: bool) -> Iterator[None]:
+    """Keep what libraries warn and log outside of `quiet` off the terminal; ``shown`` where ``-v`` asks for it.
+
+    Warnings are only not printed: who turns them into errors still gets those.
+    """
+    handler, before = logging.NullHandler(), (warnings.showwarning, sys.unraisablehook, threading.excepthook)
+    if not shown:
+        logging.root.addHandler(handler)  # else records that nobody handles are printed
+        warnings.showwarning = lambda *_: None
+        sys.unraisablehook = lambda _: None
+        threading.excepthook = lambda _: None
+    try:
+        yield
+    finally:
+        logging.root.removeHandler(handler)
+        warnings.showwarning, sys.unraisablehook, threading.excepthook = before
 
 
 def _retarget(old: TextIO, new: TextIO) -> None:
