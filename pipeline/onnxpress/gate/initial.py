@@ -34,9 +34,10 @@ from onnxpress.gate.gate import gate
 from onnxpress.gate.policy import SCHEMA
 from onnxpress.gate.reader import Reader
 from onnxpress.gate.rules import RULES, Kind
+from onnxpress.printing import printable
 from onnxpress.report.loss import RUIN, loss, noise_db
 from onnxpress.report.report import Report
-from onnxpress.report.view import printable, why
+from onnxpress.report.view import why
 from onnxpress_calibration.documents import parse_yaml
 
 WEIGHT: dict[str, Level] = {
