@@ -24,6 +24,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 LABELS = "y"
 ONLY_INPUT = ""
 """Name of an array for a model with one input, whatever that is called."""
+TEXT = "USTO"
+"""Kinds of arrays that hold strings: of one length, bytes, of any length, objects."""
 MOST_BYTES = 1 << 28
 """Of samples that are held in memory."""
 SPLIT_AT_ONCE = 256
@@ -92,7 +94,7 @@ class Dataset:
                 position += samples_in(piece)
                 digest = hashlib.sha256()
                 for name in sorted(checked):
-                    digest.update(name.encode() + np.ascontiguousarray(checked[name]).tobytes())
+                    digest.update(name.encode() + _content(checked[name]))
                 if (key := digest.digest()) in found:
                     continue
                 found[key] = {name: value.copy() for name, value in piece.items()}
@@ -277,6 +279,8 @@ def _is_whole(value: Array, spec: InputSpec) -> bool:
 
 def _matching(value: Array, spec: InputSpec, where: str) -> Array:
     value = np.asarray(value[0]) if _is_whole(value, spec) and len(value) == 1 else value
+    if spec.dtype == object and value.dtype.kind in TEXT:
+        value = _texts(value, where)
     if value.dtype != spec.dtype:
         if value.dtype.kind != spec.dtype.kind or not np.can_cast(value.dtype, spec.dtype, "same_kind"):
             raise DataError(f"{where}: dtype {value.dtype}, the model expects {spec.dtype}. Convert the array.")
@@ -298,6 +302,20 @@ def _matching(value: Array, spec: InputSpec, where: str) -> Array:
     if value.dtype.kind == "f" and not np.isfinite(value).all():
         raise DataError(f"{where}: holds NaN or infinity. Clean the data: statistics of it would mean nothing.")
     return value
+
+
+def _texts(value: Array, where: str) -> Array:
+    """Return strings, however numpy keeps them, as the objects of type str that onnxruntime takes and gives."""
+    texts = value.astype(object)
+    for position, each in enumerate(texts.flat):
+        if isinstance(each, bytes):
+            try:
+                texts.flat[position] = each.decode()
+            except UnicodeDecodeError as error:
+                raise DataError(f"{where}: {each[:20]!r} is no UTF-8 text. Decode it as the service will.") from error
+        elif not isinstance(each, str):
+            raise DataError(f"{where}: holds {each!r} of type {type(each).__name__}, the model expects strings.")
+    return texts
 
 
 def samples_in(batch: Mapping[str, Array]) -> int:
@@ -322,5 +340,14 @@ def _rows(chunk: Mapping[str, Array], start: int, stop: int) -> dict[str, Array]
 def _add(digest: hashlib._Hash, sample: Mapping[str, Array]) -> None:
     for name in sorted(sample):
         value = sample[name]
-        digest.update(f"{name} {value.dtype.str} {value.shape}\n".encode())
-        digest.update(np.ascontiguousarray(value).tobytes())
+        kind = "text" if value.dtype.kind in TEXT else value.dtype.str  # of any length, or as objects: the same text
+        digest.update(f"{name} {kind} {value.shape}\n".encode())
+        digest.update(_content(value))
+
+
+def _content(value: Array) -> bytes:
+    """Return the bytes of an array; those of objects would be addresses."""
+    if value.dtype.kind not in TEXT:
+        return np.ascontiguousarray(value).tobytes()
+    texts = [each if isinstance(each, bytes) else str(each).encode(errors="surrogatepass") for each in value.flat]
+    return b"".join(b"%d %b" % (len(text), text) for text in texts)

@@ -119,6 +119,18 @@ def input_specs(model: ir.Model) -> dict[str, InputSpec]:
     return specs
 
 
+def words(value: ir.Value) -> list[str]:
+    """Return strings that the operators reading an input know (tokens, keys, categories), else some that none need."""
+    known = [
+        word
+        for node in consumers(value)
+        for attribute in node.attributes.values()
+        if attribute.type == ir.AttributeType.STRINGS and not attribute.is_ref()
+        for word in attribute.as_strings()
+    ]
+    return known or ["a", "b", "c"]
+
+
 def opset(model: ir.Model) -> int:
     """Return the version of the default operator set."""
     version = model.opset_imports.get("", model.opset_imports.get("ai.onnx"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from typing import Any
@@ -25,6 +25,7 @@ class Bound:
     """One set of inputs, bound to where the session reads them."""
 
     binding: Any
+    """onnxruntime's; the inputs by name where it can bind none (`is_bindable`)."""
     inputs: tuple[tuple[Any, np.ndarray[Any, np.dtype[Any]]], ...]
     """The value on the device, and the array it holds."""
 
@@ -32,6 +33,11 @@ class Bound:
         """Copy the inputs to the device again."""
         for value, array in self.inputs:
             value.update_inplace(array)
+
+    def copy_out(self) -> None:
+        """Copy the outputs from the device; where nothing is bound, the run has done so."""
+        if not isinstance(self.binding, dict):
+            self.binding.copy_outputs_to_cpu()
 
 
 class Feeder:
@@ -52,6 +58,10 @@ class Feeder:
         self._device, self._device_id = session.provider_file(request.provider).DEVICE, device_id(request)
         self._recorded = recorded(request)
         self._bound: dict[int, Iterator[Bound]] = {}
+        self._bindable = is_bindable(opened)
+        self._outputs = [output.name for output in opened.get_outputs()]
+        self.call: Callable[[Any, Any], object] = opened.run_with_iobinding if self._bindable else self._run_unbound
+        """Runs what `Bound.binding` holds, with options."""
 
     def bindings(self, batch: int) -> Iterator[Bound]:
         """Return an endless cycle of inputs bound for one batch size; each shape has run once.
@@ -81,10 +91,15 @@ class Feeder:
 
     def run(self, bound: Bound, batch: int) -> None:
         """Run the session on bound inputs."""
-        self._session.run_with_iobinding(bound.binding, run_options(self._request, batch))
+        self.call(bound.binding, run_options(self._request, batch))
+
+    def _run_unbound(self, feeds: Arrays, options: Any) -> None:  # noqa: ANN401 - no stubs
+        self._session.run(self._outputs, feeds, options)
 
     def _bind(self, feeds: Arrays) -> Bound:
         """Bind inputs, and outputs where their shape is known beforehand, so that a run allocates neither."""
+        if not self._bindable:
+            return Bound(binding=dict(feeds), inputs=())
         value = session.onnxruntime().OrtValue
         binding = self._session.io_binding()
         inputs = []
@@ -102,11 +117,9 @@ class Feeder:
         return Bound(binding=binding, inputs=tuple(inputs))
 
     def _output_shape(self, output: Any, feeds: Arrays) -> tuple[int, ...] | None:  # noqa: ANN401 - no stubs
-        """Return the shape that an output will have; None when it depends on the data, or is not a tensor."""
+        """Return the shape that an output will have; None when it depends on the data."""
         inputs, outputs = self._first
-        first = outputs[output.name]
-        if not isinstance(first, np.ndarray) or first.dtype == object:
-            return None
+        first: np.ndarray[Any, np.dtype[Any]] = outputs[output.name]
         expected = _resolve(output.shape, self._sizes(inputs))
         return _resolve(output.shape, self._sizes(feeds)) if expected == first.shape else None
 
@@ -132,6 +145,12 @@ class Feeder:
                 name: np.concatenate([sample[name] for sample in chosen]) if value.ndim else value
                 for name, value in chosen[0].items()
             }
+
+
+def is_bindable(opened: Any) -> bool:  # noqa: ANN401 - no stubs
+    """Tell whether all inputs and outputs of a session are tensors of numbers: it binds no others, or crashes."""
+    types = {value.type for value in (*opened.get_inputs(), *opened.get_outputs())}
+    return all(each.startswith("tensor(") for each in types) and "tensor(string)" not in types
 
 
 def device_id(request: Load) -> int:

@@ -76,7 +76,7 @@ def prepare(
         used += sum(value.nbytes for value in sample.values())
         if kept and used > MAX_BYTES:
             break
-        kept.append({name: np.asarray(value, order="C") for name, value in sample.items()})
+        kept.append({name: _storable(value) for name, value in sample.items()})
     shapes = {tuple((name, value.shape) for name, value in sample.items()) for sample in kept}
     batched = [spec for spec in specs.values() if spec.shape]
     return Inputs(
@@ -87,6 +87,11 @@ def prepare(
         batch=next((len(value) for value in kept[0].values() if value.ndim), 1),
         joinable=bool(batched) and len(shapes) == 1 and all(spec.shape[0] is None for spec in batched),
     )
+
+
+def _storable(value: graph.Array) -> graph.Array:
+    """Return an array as a file holds it without pickle: strings as numpy keeps them."""
+    return np.asarray(value, str if value.dtype == object else value.dtype, order="C")
 
 
 def _sha256(runs: list[Arrays]) -> str:
@@ -130,20 +135,30 @@ def synthetic(model: ir.Model, specs: Specs, seed: int, ranges: Ranges) -> list[
 
     Numbers whose range is known are uniform in it. Of the others, floats are standard normal, bytes uniform over their
     range, integers that look up a table uniform over its rows, and other integers and booleans one, as in an attention
-    mask.
+    mask. Strings are drawn from those that the operators reading them know.
     """
     random = np.random.default_rng(seed)
+    values = {value.name: value for value in graph.inputs(model)}
     return [
-        {name: _random(random, spec, _table_rows(model, name), ranges.get(name)) for name, spec in specs.items()}
+        {
+            name: random.choice(np.array(graph.words(values[name])), _shape(spec))
+            if spec.dtype == object
+            else _random(random, spec, _table_rows(values[name]), ranges.get(name))
+            for name, spec in specs.items()
+        }
         for _ in range(SAMPLES)
     ]
+
+
+def _shape(spec: InputSpec) -> tuple[int, ...]:
+    free = [1, *[SYNTHETIC_AXIS] * len(spec.shape)]
+    return tuple(size if size is not None else free[axis] for axis, size in enumerate(spec.shape))
 
 
 def _random(
     random: np.random.Generator, spec: InputSpec, rows: int | None, known: tuple[float, float] | None
 ) -> np.ndarray[Any, np.dtype[Any]]:
-    free = [1, *[SYNTHETIC_AXIS] * len(spec.shape)]
-    shape = tuple(size if size is not None else free[axis] for axis, size in enumerate(spec.shape))
+    shape = _shape(spec)
     if known is not None and spec.dtype.kind in "iuf":
         low, high = known
         if spec.dtype.kind == "f":
@@ -159,9 +174,8 @@ def _random(
     return random.standard_normal(shape).astype(spec.dtype)
 
 
-def _table_rows(model: ir.Model, name: str) -> int | None:
+def _table_rows(value: ir.Value) -> int | None:
     """Return the rows of the smallest table that an input looks up directly; None when it is no index."""
-    value = next(value for value in graph.inputs(model) if value.name == name)
     rows = []
     for node in graph.consumers(value):
         if node.op_type == "Gather" and node.inputs[1] is value:

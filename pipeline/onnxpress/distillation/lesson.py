@@ -95,6 +95,12 @@ def train(
 
 def _samples(data: Dataset, specs: Mapping[str, InputSpec], options: DistillOptions) -> tuple[Samples, Samples]:
     """Return (samples to train on, held-out samples)."""
+    text = next((name for name, spec in specs.items() if spec.dtype == object), None)
+    if text is not None:
+        raise ModelError(
+            f"model input {text!r}: holds strings, which PyTorch cannot train from. Distill the part of the model "
+            "behind what turns them into numbers."
+        )
     rest, part = replace(data, limit=options.samples or data.limit).split(specs, options.held_out)
     held = Samples.read(part, specs) if options.held_out else Samples(groups=())
     if held.count and next(rest.samples(), None) is None:

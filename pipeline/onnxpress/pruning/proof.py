@@ -94,6 +94,9 @@ def samples(model: ir.Model, data: Dataset | None, count: int) -> Iterator[Mappi
             spec = specs[str(value.name)]
             shape = [min(count, 2) if axis == 0 else size for axis in range(len(spec.shape))]
             shape = [known or free for known, free in zip(spec.shape, shape, strict=True)]
-            noise = generator.standard_normal(shape) if spec.dtype.kind == "f" else generator.integers(0, 2, shape)
+            if spec.dtype == object:
+                noise: Array = generator.choice(np.array(graph.words(value)), shape)
+            else:
+                noise = generator.standard_normal(shape) if spec.dtype.kind == "f" else generator.integers(0, 2, shape)
             feeds[str(value.name)] = noise.astype(spec.dtype)
         yield feeds
