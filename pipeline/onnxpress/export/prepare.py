@@ -1,8 +1,8 @@
 """Preparation: any ONNX graph becomes the plain inference graph that pruning and quantization work on.
 
-Constants are initializers, BatchNormalization is folded, what does nothing is gone, shapes are known, names are unique,
-and the operator set is one that int8 can be written in. What the model computes, its inputs and its outputs stay. A
-prepared model prepared again does not change.
+Constants are initializers, BatchNormalization is folded, dense layers have one form, what does nothing is gone, shapes
+are known, names are unique, and the operator set is one that int8 can be written in. What the model computes, its
+inputs and its outputs stay. A prepared model prepared again does not change.
 """
 
 from __future__ import annotations
@@ -21,10 +21,20 @@ from onnxpress.export.passes.folding import fold_constants
 from onnxpress.export.passes.form import normal_form
 from onnxpress.export.passes.identities import remove_identities
 from onnxpress.export.passes.names import name_uniquely
+from onnxpress.export.passes.products import write_products
 from onnxpress.export.passes.unused import remove_unused
 
 FIRST = (name_uniquely, remove_from_inputs, lift)
-REPEATED = (fold_constants, inline_branches, remove_identities, fold_batchnorm, merge_nodes, tie_weights, remove_unused)
+REPEATED = (
+    fold_constants,
+    inline_branches,
+    remove_identities,
+    write_products,
+    fold_batchnorm,
+    merge_nodes,
+    tie_weights,
+    remove_unused,
+)
 
 
 def prepare(model: ir.Model, *, opset: int | None = None) -> Edit:
