@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from onnxpress import artifact, graph, parameters
+from onnxpress import artifact, graph, macs, parameters
 from onnxpress.artifact import Skip
 from onnxpress.files import chunks, compressed_bytes
 
@@ -52,7 +52,7 @@ def file_facts(path: Path) -> dict[str, Any]:
         "compressed_bytes": compressed_bytes(piece for file in found.files for piece in chunks(file)),
         "lineage": list(found.lineage),
         "parameters": parameters.count(model),
-        "macs": graph.total_macs(model),
+        "macs": macs.total(model),
         "opset": graph.opset(model),
         "operators": dict(sorted(Counter(graph.operator(node) for node in graph.nodes(model)).items())),
         "bytes_by_dtype": dict(sorted(by_dtype.items())),

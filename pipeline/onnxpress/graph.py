@@ -7,8 +7,7 @@ module needs to know operators by name.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -142,48 +141,6 @@ def opset(model: ir.Model) -> int:
 def operator(node: ir.Node) -> str:
     """Return ``Conv``, or ``com.microsoft.QGemm`` outside ONNX's domain."""
     return node.op_type if node.domain in ONNX_DOMAINS else f"{node.domain}.{node.op_type}"
-
-
-def macs(node: ir.Node) -> int | None:
-    """Return the multiply-accumulates of a node for one sample (dynamic axes count as 1); 0 for cheap operators.
-
-    Counted: Conv, ConvTranspose, Gemm, MatMul, LSTM, GRU, RNN. None when a shape that is needed is not known.
-    """
-    if node.domain not in ONNX_DOMAINS:
-        return 0
-    if node.op_type in ("Conv", "ConvTranspose"):
-        # Conv: each output element takes one MAC for each weight of its channel; ConvTranspose: each input element.
-        weight = shape(node.inputs[1])
-        dims = shape(node.outputs[0] if node.op_type == "Conv" else node.inputs[0])
-        if weight is None or dims is None or None in weight or any(size is None for size in dims[2:]):
-            return None
-        return _product(weight) * _product(dims[2:])
-    if node.op_type in ("Gemm", "MatMul"):
-        left, right = shape(node.inputs[0]), shape(node.inputs[1])
-        out = shape(node.outputs[0])
-        if not left or not right or out is None:
-            return None
-        inner = left[0] if node.op_type == "Gemm" and attribute_int(node, "transA", 0) else left[-1]
-        if inner is None:
-            inner = right[-2] if len(right) > 1 else right[0]
-        return _product(out[1:] if len(out) > 1 else out) * _product([inner])
-    if node.op_type in ("LSTM", "GRU", "RNN"):
-        weights = [shape(value) for value in node.inputs[1:3]]
-        steps = shape(node.inputs[0])
-        if steps is None or any(dims is None or None in dims for dims in weights):
-            return None
-        return (steps[0] or 1) * sum(_product(dims or ()) for dims in weights)
-    return 0
-
-
-def _product(sizes: Sequence[int | None]) -> int:
-    """Multiply sizes; one that is not fixed counts as 1."""
-    return math.prod(1 if size is None else size for size in sizes)
-
-
-def total_macs(model: ir.Model) -> int:
-    """Return the multiply-accumulates of the main graph for one sample; nodes of unknown shape count as zero."""
-    return sum(macs(node) or 0 for node in model.graph)
 
 
 def added_to(value: ir.Value) -> tuple[ir.Node, ir.Value] | None:

@@ -3,38 +3,48 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
-from onnx_ir.passes import common
 
-from onnxpress import artifact, graph, parameters
-from onnxpress.quantization.placement import place
+from onnxpress import artifact, graph, macs, parameters
+from onnxpress.errors import ModelError
+from onnxpress.export.passes import shapes
+from onnxpress.export.prepare import prepare
+from onnxpress.quantization.layers import Layer, layers
+from onnxpress.quantization.placement import gemms, place
 from onnxpress.units import format_bytes, format_count
 
 SCHEMA = "onnxpress.inspect/1"
 SHOWN_LAYERS = 20
 
 
-def inspect(path: Path) -> dict[str, Any]:
+def inspect(path: Path, shape: Mapping[str, int] | None = None) -> dict[str, Any]:
     """Describe a model file.
+
+    Args:
+        path: The file.
+        shape: Sizes of free axes of the inputs, for the MACs; the others count as 1.
 
     Returns:
         The document ``onnxpress.inspect/1``: inputs, outputs, opset, operators, bytes by dtype, layers (the weighted
         nodes, with parameters, bytes, dtype and MACs for one sample), lineage, and what could run as int8.
 
     Raises:
-        UsageError, ModelError: see `artifact.load`.
+        UsageError, ModelError: see `artifact.load`; or the model has no axis of a name.
     """
+    shape = shape or {}
     found = artifact.read(path)
     model = artifact.load(path)
-    common.ShapeInferencePass()(model)
+    stated = shapes.known(model)
+    shapes.infer(model)
+    shapes.restore(model, stated)
+    known = macs.sizes(model, shape)
     bytes_by_dtype: Counter[str] = Counter()
     for tensor in artifact.tensors(model):
         bytes_by_dtype[tensor.dtype.name.lower()] += tensor.nbytes
-    placement = place(model, lambda name: True)  # noqa: ARG005
-    layers = [layer for node in graph.nodes(model) if (layer := _layer(node)) is not None]
     return {
         "schema": SCHEMA,
         "path": str(path),
@@ -47,15 +57,27 @@ def inspect(path: Path) -> dict[str, Any]:
         "outputs": [_value(value) for value in model.graph.outputs],
         "parameters": parameters.count(model),
         "bytes_by_dtype": dict(sorted(bytes_by_dtype.items())),
-        "macs": sum(layer["macs"] or 0 for layer in layers),
+        "macs": macs.total(model, known),
+        "free_axes": macs.stated(model, shape),
         "operators": dict(Counter(graph.operator(node) for node in graph.nodes(model)).most_common()),
-        "layers": layers,
-        "quantizable": {
-            "nodes": len(placement.weighted),
-            "macs": sum(graph.macs(node) or 0 for node in placement.weighted),
-            "refused": [{"where": skip.where, "op": skip.op, "reason": skip.reason} for skip in placement.skipped],
-        },
+        "layers": [_layer(layer, known) for layer in layers(model)],
+        "quantizable": _quantizable(model, shape),
         "lineage": list(found.lineage),
+    }
+
+
+def _quantizable(model: ir.Model, shape: Mapping[str, int]) -> dict[str, Any]:
+    """Describe what could run as static int8 once the model is prepared, and why the rest could not."""
+    try:
+        prepared = prepare(model).model
+    except ModelError as error:
+        return {"nodes": 0, "macs": 0, "refused": [{"where": "", "op": "model", "reason": str(error)}]}
+    gemms(prepared)
+    known, placement = macs.sizes(prepared, shape), place(prepared, lambda name: True)  # noqa: ARG005
+    return {
+        "nodes": len(placement.weighted),
+        "macs": sum(macs.of(node, known) or 0 for node in placement.weighted),
+        "refused": [{"where": skip.where, "op": skip.op, "reason": skip.reason} for skip in placement.skipped],
     }
 
 
@@ -67,7 +89,8 @@ def render(document: dict[str, Any]) -> list[str]:
         f"IR {document['ir_version']}, made by {document['producer'] or 'unknown'}",
         *(f"  input  {value}" for value in document["inputs"]),
         *(f"  output {value}" for value in document["outputs"]),
-        f"  {document['parameters']:,} parameters, {_macs(document['macs'])} MACs for one sample",
+        f"  {document['parameters']:,} parameters, {_macs(document['macs'])} MACs for one sample"
+        + (f" ({document['free_axes']})" if document["free_axes"] else ""),
         "  weights: "
         + ", ".join(f"{format_bytes(size)} {dtype}" for dtype, size in document["bytes_by_dtype"].items()),
         "  operators: " + ", ".join(f"{name} {count}" for name, count in document["operators"].items()),
@@ -97,29 +120,16 @@ def render(document: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _layer(node: ir.Node) -> dict[str, Any] | None:
-    """Describe a node that holds a weight; None for others."""
-    facts = graph.weighted(node)
-    index = facts.weight if facts is not None else 1 if node.op_type in ("LSTM", "GRU", "RNN") else None
-    tensor = None if index is None else _stored(node.inputs[index])
-    if tensor is None:
-        return None
+def _layer(layer: Layer, known: macs.Sizes) -> dict[str, Any]:
+    """Describe a node that holds a weight."""
     return {
-        "name": node.name or "",
-        "op": node.op_type,
-        "shape": [int(size) for size in tensor.shape.numpy()],
-        "dtype": tensor.dtype.name.lower(),
-        "bytes": tensor.nbytes,
-        "macs": graph.macs(node),
+        "name": layer.name,
+        "op": layer.op,
+        "shape": [int(size) for size in layer.weight.shape.numpy()],
+        "dtype": layer.weight.dtype.name.lower(),
+        "bytes": layer.weight.nbytes,
+        "macs": macs.of(layer.node, known),
     }
-
-
-def _stored(value: ir.Value | None) -> ir.TensorProtocol | None:
-    """Return the weight as it is stored: behind a DequantizeLinear the integers."""
-    producer = None if value is None else value.producer()
-    if producer is not None and producer.op_type == "DequantizeLinear":
-        value = producer.inputs[0]
-    return graph.constant_tensor(value)
 
 
 def _value(value: ir.Value) -> str:

@@ -45,6 +45,8 @@ class ModelSection(ExportOptions):
     """``model:`` of a recipe: the source and how it is exported."""
 
     source: str
+    shape: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
+    """Sizes of free axes of the inputs, by name, with which MACs are counted; the others count as 1."""
 
 
 class DataSection(BaseModel):
@@ -142,6 +144,10 @@ class Recipe(BaseModel):
                 "data": self.data.model_copy(update=data),
                 "model": self.model.model_copy(update={"source": source}),
                 "gate": self.gate and str(folder / self.gate),
+                "variants": {
+                    name: tuple(_weighed(step, self.model.shape) for step in steps)
+                    for name, steps in self.variants.items()
+                },
             }
         )
 
@@ -196,6 +202,13 @@ def _judged_apart(steps: list[Step]) -> list[Step]:
         else step
         for step in steps
     ]
+
+
+def _weighed(step: Step, shape: Mapping[str, int]) -> Step:
+    """Let a prune step count MACs as the report does, where it says nothing else."""
+    if not isinstance(step.options, PruneOptions) or step.options.shape or not shape:
+        return step
+    return step.model_copy(update={"options": step.options.model_copy(update={"shape": dict(shape)})})
 
 
 def _step(value: object, root: yaml.Node, at: list[str | int]) -> Step:

@@ -25,7 +25,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from onnxpress import artifact, graph, host
+from onnxpress import artifact, host, macs
 from onnxpress.artifact import Artifact, Edit, Skip
 from onnxpress.data import shared_samples
 from onnxpress.distillation.options import DistillOptions
@@ -118,7 +118,7 @@ def _variants(recipe: Recipe, folder: Path, progress: Progress) -> dict[str, lis
 def _export(recipe: Recipe, store: Path, progress: Progress) -> Done:
     from onnxpress.export.export import export
 
-    source, options = recipe.model.source, recipe.model.model_dump(mode="json", exclude={"source"})
+    source, options = recipe.model.source, recipe.model.model_dump(mode="json", exclude={"source", "shape"})
     entry = {"step": "export", "options": options, "source_sha256": source_sha256(source, recipe.model.weights)}
 
     def work() -> tuple[Edit, dict[str, Any]]:
@@ -261,7 +261,7 @@ def measure(
     from onnxpress.evaluation.evaluate import evaluate
 
     paths = {name: folder / name / MODEL_FILE for name in variants}
-    descriptions = [describe(name, paths[name], done, folder) for name, done in variants.items()]
+    descriptions = [describe(name, paths[name], done, folder, recipe.model.shape) for name, done in variants.items()]
     evaluation = timings = costs = None
     samples, calibration = recipe.data.evaluation_data(), recipe.data.calibration_data()
     if samples is not None:
@@ -299,12 +299,12 @@ def measure(
     )
 
 
-def describe(name: str, path: Path, done: list[Done], folder: Path) -> dict[str, Any]:
+def describe(name: str, path: Path, done: list[Done], folder: Path, shape: Mapping[str, int]) -> dict[str, Any]:
     """Describe one variant's artifact for the report: size, steps, what runs as int8, lineage."""
     from onnxpress import description
 
     skipped = [Skip(**skip) for each in done for skip in each.record["skipped"]]
-    facts = description.describe(path, skipped)
+    facts, model = description.describe(path, skipped), artifact.load(_float_model(done).artifact.path)
     return facts | {
         "id": name,
         "path": str(path.relative_to(folder)),
@@ -312,7 +312,8 @@ def describe(name: str, path: Path, done: list[Done], folder: Path) -> dict[str,
             {key: each.record[key] for key in ("step", "options", "facts", "skipped")} | {"cached": each.cached}
             for each in done[1:]
         ],
-        "macs": graph.total_macs(artifact.load(_float_model(done).artifact.path)),
+        "macs": macs.total(model, macs.sizes(model, shape)),
+        "free_axes": macs.stated(model, shape),
     }
 
 

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import click
 
-from onnxpress.cli.shared import INPUT, Result, common
+from onnxpress.cli.shared import INPUT, Result, axis_sizes, common, shape_option
 
 
 @click.command()
 @click.argument("model", type=INPUT)
+@shape_option
 @common
-def inspect(model: Path, result: Result) -> None:
+def inspect(model: Path, shape: tuple[str, ...], result: Result) -> None:
     """Show what MODEL holds: parameters, bytes and MACs by layer, operators, lineage, what could be quantized.
 
     Of a profile (`compress profile`): its samples, and range and distribution of each tensor.
@@ -24,5 +25,5 @@ def inspect(model: Path, result: Result) -> None:
         described = profile_inspection.document(Profile.read(model))
         result.show(profile_inspection.render(described, model), described)
         return
-    found = inspection.inspect(model)
+    found = inspection.inspect(model, axis_sizes(shape))
     result.show(inspection.render(found), found)

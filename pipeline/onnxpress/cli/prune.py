@@ -11,9 +11,11 @@ from onnxpress.cli.shared import (
     INPUT,
     TEXT,
     Result,
+    axis_sizes,
     common,
     output_option,
     preprocessing_option,
+    shape_option,
     size,
     step_document,
     transform,
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 @click.option(
     "--target", metavar="macs=0.7", help="What is to be left of macs, params, bytes or measured latency (also 5ms)."
 )
+@shape_option
 @click.option("--allocation", help="How groups share the loss: auto, uniform, global, sensitivity (measured).")
 @click.option("--iterations", type=int, help="Prune in so many equal steps, with a repair after each.")
 @click.option("--keep-depth", is_flag=True, help="Only narrow layers, and keep every residual branch.")
@@ -57,6 +60,7 @@ def prune(
     granularity: str | None,
     amount: str | None,
     target: str | None,
+    shape: tuple[str, ...],
     allocation: str | None,
     iterations: int | None,
     keep_depth: bool,
@@ -79,6 +83,7 @@ def prune(
     values: dict[str, Any] = {"method": method, "granularity": granularity, "amount": amount}
     values |= {"target": key_value(target), "allocation": allocation, "iterations": iterations}
     values |= {"provider": ep, "round_to": round_to, "repair": repair or None, "include": include, "exclude": exclude}
+    values |= {"shape": axis_sizes(shape) or None}
     values |= {"held_out": held_out, "keep_depth": keep_depth or None}
     chosen = options(PruneOptions, values)
     data = dataset(calibration, preprocessing=preprocessing) if calibration is not None else None

@@ -70,6 +70,9 @@ def _noted(ctx: click.Context | None, key: str) -> list[Path]:
 STANDARD_OUTPUT = Path("-")
 INPUT, RUN_DIR, TEXT, OUTPUT = InputPath(), InputPath(dir_okay=True), InputText(), OutputPath()
 output_option = click.option("-o", "--output", type=OUTPUT, required=True, help="Where to write the result.")
+shape_option = click.option(
+    "--shape", metavar="NAME=SIZE", multiple=True, help="Size of a free axis of the inputs, for the MACs (1)."
+)
 
 
 def _preprocessing(context: click.Context, option: click.Parameter, text: str | None) -> Preprocessing | None:
@@ -214,6 +217,19 @@ def transform(
         edit = work(prepare(artifact.load(model)).model)
         entry = entry | {"input_sha256": given.sha256, "versions": provenance.versions()}
         return result.save(edit.model, output, entry), edit
+
+
+def axis_sizes(given: tuple[str, ...]) -> dict[str, int]:
+    """Read ``--shape NAME=SIZE``."""
+    from onnxpress.errors import UsageError
+
+    sizes = {}
+    for text in given:
+        name, _, size = text.rpartition("=")
+        if not name or not size.isdecimal() or int(size) < 1:
+            raise UsageError(f"--shape {text!r}: must be NAME=SIZE with a size of at least 1, for example time=200.")
+        sizes[name] = int(size)
+    return sizes
 
 
 def read_profile(path: Path, model: Path) -> Profile:

@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
-from onnxpress import graph, parameters
+from onnxpress import graph, macs, parameters
 from onnxpress.graph import Array
 from onnxpress.pruning import branches, stored
 from onnxpress.pruning.groups import Group
@@ -125,7 +125,7 @@ def weight_bytes(model: ir.Model) -> int:
     return sum(math.ceil(_elements(value) * dtype.bitwidth / 8) for value, dtype in values if dtype is not None)
 
 
-MEASURES: Mapping[str, Measure] = {"macs": graph.total_macs, "params": parameters.count, "bytes": weight_bytes}
+MEASURES: Mapping[str, Measure] = {"macs": macs.total, "params": parameters.count, "bytes": weight_bytes}
 """What a target limits and a model's shapes tell; its latency is measured, see `latency`."""
 
 

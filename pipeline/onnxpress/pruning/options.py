@@ -30,6 +30,9 @@ class PruneOptions(NodeSelection):
     target: dict[Quantity, float] | None = None
     """``{macs: 0.7}`` keeps at most 70 % of the baseline's MACs, ``params``, ``bytes`` of weights, or ``latency`` as
     measured on this machine (also ``5 ms``, which is kept as ``latency_ms``)."""
+    shape: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
+    """Sizes of free axes of the inputs, by name, with which MACs are counted; the others count as 1. In a recipe
+    those of ``model.shape``."""
     allocation: Literal["auto", "uniform", "global", "sensitivity"] = "auto"
     """``uniform`` takes the same share of every group (or weight tensor), ``global`` what matters least in the whole
     model by the method's scores, ``sensitivity`` by the measured error of the outputs when one group alone is cut;

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from onnxpress import graph, host, parameters
+from onnxpress import graph, host, macs, parameters
 from onnxpress.artifact import Edit, Skip
 from onnxpress.errors import ModelError, UsageError
 from onnxpress.export.passes import shapes
@@ -44,7 +45,8 @@ def prune(model: ir.Model, options: PruneOptions, data: Dataset | None = None, s
 
     Returns:
         The pruned model. Facts, for every granularity: ``params_before``, ``params_after``; for channels also
-        ``macs_before``, ``macs_after``, ``macs_ratio``, ``groups``, ``groups_skipped``, ``prunable_macs_pct`` (MACs of
+        ``macs_before``, ``macs_after``, ``macs_ratio``, ``free_axes`` (what they count as),
+        ``groups``, ``groups_skipped``, ``prunable_macs_pct`` (MACs of
         the nodes that at least one removable channel enters or leaves), ``proof_error`` (see `proof.prove`; of the cut,
         before any repair), ``branches_removed``, ``layers_repaired``, ``method``, ``allocation`` and ``round_to`` as
         taken; with a target of latency ``latency_before_ms``, ``latency_ratio`` and its 95 % interval
@@ -88,6 +90,10 @@ def _weights(work: ir.Model, options: PruneOptions, data: Dataset | None, stage:
         "compressed_bytes_before": packed_bytes(packed(work)),
     }
     changed, skipped, sparsity = sparsify(work, options, _evidence(work, options, data, stage))
+    if not changed:
+        asked = options.granularity if options.amount is None else f"amount {100 * options.amount:g}%"
+        reasons = "; ".join(sorted({f"{skip.op}: {skip.reason}" for skip in skipped}))
+        raise UsageError(f"{asked}: removes nothing ({reasons or 'less than one weight of each layer'}). Ask for more.")
     pack(work)
     facts = {
         **before,
@@ -118,7 +124,9 @@ def _channels(work: ir.Model, options: PruneOptions, data: Dataset | None, few: 
         options = options.model_copy(update={"target": {"latency": share}})
         if unit == "latency_ms":
             asked = f"latency={limit:.3g}ms ({share:.3g} of the baseline's {latency.whole_ms:.3g} ms)"
-    measure = latency or allocation.MEASURES[unit]
+    known = macs.sizes(work, options.shape)
+    weigh = functools.partial(macs.total, known=known)
+    measure = latency or (weigh if unit == "macs" else allocation.MEASURES[unit])
     whole = measure(work)
 
     def least(counts: allocation.Counts) -> float:
@@ -131,11 +139,12 @@ def _channels(work: ir.Model, options: PruneOptions, data: Dataset | None, few: 
         options, groups, skipped = _rounded(analysis, options, asked, least)
     facts: dict[str, Any] = {
         "params_before": parameters.count(work),
-        "macs_before": graph.total_macs(work),
+        "macs_before": weigh(work),
+        "free_axes": macs.stated(work, options.shape),
         "groups": len(groups),
         "groups_skipped": len(analysis.groups) - len(groups),
         "channels_before": sum(group.size for group in groups),
-        "prunable_macs_pct": 100 * _prunable_share(work, groups),
+        "prunable_macs_pct": 100 * _prunable_share(work, groups, known),
         "method": options.criterion,
         "allocation": options.allocation,
         "round_to": options.round_to,
@@ -169,11 +178,13 @@ def _channels(work: ir.Model, options: PruneOptions, data: Dataset | None, few: 
             f"target {asked}: {options.iterations} iterations end at {left:.3g} of the baseline's {unit}. Use fewer of "
             "them, or ask for less."
         )
-    macs = graph.total_macs(work)
+    if not removed and options.amount:
+        raise _nothing(options, groups, skipped)
+    left = weigh(work)
     facts |= {
         "params_after": parameters.count(work),
-        "macs_after": macs,
-        "macs_ratio": macs / facts["macs_before"] if facts["macs_before"] else 1.0,
+        "macs_after": left,
+        "macs_ratio": left / facts["macs_before"] if facts["macs_before"] else 1.0,
         "channels_after": facts["channels_before"] - removed,
         "proof_error": max((error for error in errors if error is not None), default=None),
         "branches_removed": branches,
@@ -277,8 +288,22 @@ def _selected(analysis: Analysis, options: PruneOptions) -> tuple[list[Group], l
     return groups, skipped
 
 
-def _prunable_share(model: ir.Model, groups: list[Group]) -> float:
-    total = graph.total_macs(model)
+def _nothing(options: PruneOptions, groups: Sequence[Group], skipped: Sequence[Skip]) -> UsageError:
+    """Say why an amount removes nothing, and what would."""
+    asked = f"amount {100 * (options.amount or 0):g}%"
+    if not groups:
+        why = min(skipped, key=lambda skip: skip.op == "output", default=None)
+        reason = "no layer has channels that may go" if why is None else f"{why.op} {why.where!r}: {why.reason}"
+        return UsageError(f"{asked}: nothing can be removed. {reason}.")
+    least = min((group.size - widths(group, options)[-2]) / sum(each.size for each in groups) for group in groups)
+    return UsageError(
+        f"{asked}: removes nothing, because counts stay multiples of {options.round_to}: one such step is "
+        f"{100 * least:.2g} % of the channels. Ask for more, or for a smaller --round-to."
+    )
+
+
+def _prunable_share(model: ir.Model, groups: list[Group], known: macs.Sizes) -> float:
+    total = macs.total(model, known)
     cut = {member.value for group in groups for member in group.members}
-    counted = sum(graph.macs(node) or 0 for node in model.graph if cut.intersection(node.inputs[:2]))
+    counted = sum(macs.of(node, known) or 0 for node in model.graph if cut.intersection(node.inputs[:2]))
     return counted / total if total else 0.0

@@ -47,7 +47,7 @@ def sparsify(model: ir.Model, options: PruneOptions, evidence: Evidence) -> tupl
         else:
             rows = rows * keep.astype(rows.dtype)
             weight.store(rows)
-            changed.append(label(weight.node))
+            changed += [] if keep.all() else [label(weight.node)]
         zeros, total = zeros + int(np.count_nonzero(rows == 0)), total + rows.size
     return changed, skipped, zeros / total if total else 0.0
 

@@ -51,6 +51,8 @@ HEAVY = frozenset(
         "Attention",
         "Conv",
         "ConvTranspose",
+        "DeformConv",
+        "Einsum",
         "FusedConv",
         "FusedGemm",
         "FusedMatMul",
@@ -58,6 +60,8 @@ HEAVY = frozenset(
         "Gemm",
         "LSTM",
         "MatMul",
+        "MultiHeadAttention",
+        "NhwcFusedConv",
         "RNN",
     }
 )
@@ -135,7 +139,7 @@ def kernels(path: Path, skipped: Iterable[Skip] = (), options: SessionOptions | 
     running = list(graph.nodes(optimized))
     reasons = {word: skip.reason for skip in skipped for word in (skip.op, skip.where)}
     by_name = {node.name: node for node in running if node.name}
-    by_output = {value.name: node for node in running for value in node.outputs}
+    by_output = {value.name: _before_reordering(node) for node in running for value in node.outputs}
     by_weight = {value.name: node for node in running for value in node.inputs if value is not None}
     found, ran = [], {}
     for layer in layers(file):
@@ -211,11 +215,17 @@ def _runs(
     return next((node for node in candidates if node is not None and node.op_type in MULTIPLYING), None)
 
 
+def _before_reordering(node: ir.Node) -> ir.Node:
+    """Return the node whose result one brings back to the order of channels that ONNX has, else the node itself."""
+    source = node.inputs[0].producer() if node.op_type == "ReorderOutput" and node.inputs[0] is not None else None
+    return node if source is None else source
+
+
 def _stayed(node: ir.Node, layer: Layer | None, reasons: Mapping[str, str]) -> Skip:
     if layer is not None:
         return Skip(where=layer.name, op=node.op_type, reason=_reason(layer, reasons))
     operator = node.op_type.removeprefix("Fused")
-    if operator == "MatMul" and all(graph.constant_tensor(value) is None for value in node.inputs):
+    if operator in ("Einsum", "MatMul") and all(graph.constant_tensor(value) is None for value in node.inputs):
         reason = "both operands are computed (attention scores); they stay float for accuracy"
     else:
         reason = reasons.get(node.name or "", reasons.get(operator, NOT_FUSED if reasons else "not quantized"))

@@ -12,11 +12,24 @@ from onnxpress import graph
 
 Stored = Literal["float", "integers", "unfolded"]
 
-FLOAT = frozenset({*graph.WEIGHTED, "GRU", "LSTM", "RNN"})
-SECOND = FLOAT | {"DynamicQuantizeLSTM", "MatMulInteger", "MatMulIntegerToFloat", "MatMulNBits"}
-FOURTH = frozenset({"QGemm", "QLinearConv", "QLinearMatMul"})
-WEIGHT = dict.fromkeys(SECOND, 1) | dict.fromkeys(FOURTH, 3)
-"""Which input of an operator is its weight."""
+EITHER = ("Einsum", "FusedGemm", "FusedMatMul", "Gemm", "MatMul")
+FIRST = ("Attention", "Conv", "ConvTranspose", "DeformConv", "FusedConv", "GRU", "LSTM", "NhwcFusedConv", "RNN")
+INTEGERS = (
+    "ConvInteger",
+    "DynamicQuantizeLSTM",
+    "DynamicQuantizeMatMul",
+    "MatMulInteger",
+    "MatMulIntegerToFloat",
+    "MatMulNBits",
+    "QAttention",
+)
+FOURTH = ("QGemm", "QLinearConv", "QLinearMatMul")
+WEIGHTS = {
+    **dict.fromkeys(EITHER, (1, 0)),
+    **dict.fromkeys((*FIRST, *INTEGERS), (1,)),
+    **dict.fromkeys(FOURTH, (3,)),
+}
+"""Which input of an operator is its weight; of two that may be one, the first that is constant."""
 BEHIND = frozenset({"Add", "Cast", "Clip", "Mul", "QuantizeLinear", "Relu"})
 """What a runtime fuses to the layer before it."""
 SUFFIX = "_integer"
@@ -27,6 +40,9 @@ SUFFIX = "_integer"
 class Layer:
     """A node that multiplies by a weight."""
 
+    node: ir.Node
+    weight: ir.TensorProtocol
+    """As the file stores it."""
     name: str
     op: str
     stored: Stored
@@ -40,18 +56,19 @@ class Layer:
 def layers(model: ir.Model) -> Iterator[Layer]:
     """Yield the layers, those in bodies of If, Loop and Scan too."""
     for node in graph.nodes(model):
-        index = WEIGHT.get(node.op_type)
-        if index is None or len(node.inputs) <= index:
+        found = next((weight for weight in map(_weight, candidates(node)) if weight is not None), None)
+        if found is None:
             continue
-        value = node.inputs[index]
-        found = _weight(value)
-        if value is None or found is None:
+        value, weight, stored = found
+        tensor = graph.constant_tensor(weight)
+        if tensor is None:
             continue
-        weight, stored = found
-        if node.op_type not in FLOAT:
+        if node.op_type in INTEGERS or node.op_type in FOURTH:
             stored = "integers"
         alone = len(weight.uses()) == 1 and len(value.uses()) == 1
         yield Layer(
+            node=node,
+            weight=tensor,
             name=(node.name or "").removesuffix(SUFFIX) if node.op_type == "MatMulInteger" else node.name or "",
             op=node.op_type,
             stored=stored,
@@ -60,16 +77,28 @@ def layers(model: ir.Model) -> Iterator[Layer]:
         )
 
 
-def _weight(value: ir.Value | None) -> tuple[ir.Value, Stored] | None:
-    """Return the initializer behind a weight, and how it is stored; None when the weight is computed."""
+def candidates(node: ir.Node) -> list[ir.Value]:
+    """Return the inputs of a node that would be its weight if they are constant, the likeliest first."""
+    if node.domain not in (*graph.ONNX_DOMAINS, graph.MICROSOFT):
+        return []
+    return [
+        value
+        for index in WEIGHTS.get(node.op_type, ())
+        if index < len(node.inputs) and (value := node.inputs[index]) is not None
+    ]
+
+
+def _weight(read: ir.Value) -> tuple[ir.Value, ir.Value, Stored] | None:
+    """Return what a node reads, the initializer behind it and how that is stored; None when it is computed."""
     stored: Stored = "float"
+    value: ir.Value | None = read
     while value is not None and graph.constant_tensor(value) is None:
         producer = value.producer()
         if producer is None or producer.op_type not in ("Cast", "DequantizeLinear", "Mul", "Reshape", "Transpose"):
             return None
         stored = "integers" if producer.op_type == "DequantizeLinear" else "unfolded"
         value = producer.inputs[0]
-    return None if value is None else (value, stored)
+    return None if value is None else (read, value, stored)
 
 
 def _results(node: ir.Node) -> list[str]:

@@ -26,6 +26,7 @@ from onnx_ir.passes import common
 
 from onnxpress import graph
 from onnxpress.artifact import Skip
+from onnxpress.quantization.layers import candidates
 
 POINTWISE = frozenset({"Add", "Mul", "Concat", "AveragePool", "GlobalAveragePool", "Sigmoid", "LeakyRelu"})
 THROUGH = frozenset(
@@ -52,10 +53,11 @@ ABSORBS = frozenset({"Add", "Conv", "Gemm", "MatMul"})
 """What takes a Relu or Clip behind it into its int8 kernel."""
 SAME_VALUES = frozenset({"Expand", "Flatten", "Reshape", "Squeeze", "Tile", "Transpose", "Unsqueeze"})
 """What keeps every value and so the range, whether it runs on integers or not."""
-NO_KERNEL = frozenset({"ConvTranspose", "GRU", "RNN"})
+NO_KERNEL = frozenset({"ConvTranspose", "DeformConv", "GRU", "RNN"})
 """Weighted operators for which onnxruntime has no int8 kernel on the CPU."""
 PRELU_PRODUCTS = 64
 """Products per output value from which an int8 Conv is faster than float although its result returns to float."""
+FLOATS = (ir.DataType.BFLOAT16, ir.DataType.DOUBLE, ir.DataType.FLOAT, ir.DataType.FLOAT16)
 MIN_TABLE = 1024
 """Elements: smaller tables are position indices and the like, with nothing to win."""
 
@@ -156,9 +158,11 @@ def refusal(node: ir.Node, selects: Callable[[str], bool]) -> str | None:
         return "static ranges do not fit a recurrence; mode dynamic quantizes it"
     facts = graph.weighted(node)
     if facts is None:
-        return ""
+        return _no_product(node)
     weight = node.inputs[facts.weight]
     tensor = graph.constant_tensor(weight)
+    if tensor is None and graph.constant_tensor(node.inputs[0]) is not None and node.op_type in ("Gemm", "MatMul"):
+        return "its weight is the left operand, and no matrix that could go to the right"
     if tensor is None:
         return "" if node.op_type == "MatMul" or _dequantized(weight) else "its weight is computed at run time"
     if not selects(node.name or ""):
@@ -181,6 +185,18 @@ def refusal(node: ir.Node, selects: Callable[[str], bool]) -> str | None:
         if len(constant.shape) != 1:
             return f"its bias has the shape {list(constant.shape)}; the int8 kernel takes one value per channel"
     return None
+
+
+def _no_product(node: ir.Node) -> str:
+    """Return why a node stays float that multiplies by a constant in another way; "" for one that does not."""
+    tensors = [graph.constant_tensor(value) for value in candidates(node)]
+    if not any(tensor is not None and tensor.dtype in FLOATS for tensor in tensors):
+        return ""
+    if node.domain == graph.MICROSOFT:
+        return "onnxruntime's optimizer has fused it: quantize the model as it was before"
+    if node.op_type == "Einsum":
+        return f"equation {node.attributes.get_string('equation')} is no product with one matrix, as the int8 kernel is"
+    return "no int8 kernel multiplies like it"
 
 
 def _returns_to_float(node: ir.Node, least: int) -> bool:

@@ -23,6 +23,7 @@ from onnxpress.artifact import Edit, Skip
 from onnxpress.graph import MICROSOFT
 from onnxpress.quantization import embedding, placement
 from onnxpress.quantization.blocks import bounds, fitting, pack, quantize_blocks
+from onnxpress.quantization.layers import candidates
 from onnxpress.quantization.options import QuantizeOptions
 from onnxpress.quantization.params import Array
 from onnxpress.quantization.rounding import Reconstruction
@@ -86,7 +87,9 @@ def products(model: ir.Model, selects: Callable[[str], bool]) -> list[ir.Node]:
     return [
         node
         for node in model.graph
-        if (weights := [index for index in _weights(node) if _stored_float(node.inputs[index])])
+        if graph.weighted(node) is not None
+        and graph.constant_tensor(node.inputs[0]) is None
+        and (weights := [index for index in _weights(node) if _stored_float(node.inputs[index])])
         and _refusal(node, weights, selects) is None
     ]
 
@@ -102,10 +105,10 @@ def needs_int4(model: ir.Model, selects: Callable[[str], bool]) -> bool:
 
 def _weights(node: ir.Node) -> tuple[int, ...]:
     """Return the inputs of a node that are weights."""
-    facts = graph.weighted(node)
-    if facts is not None:
-        return (facts.weight,)
-    return (1, 2) if node.op_type in RECURRENT and node.domain in graph.ONNX_DOMAINS else ()
+    if node.op_type in RECURRENT and node.domain in graph.ONNX_DOMAINS:
+        return (1, 2)
+    found = next((value for value in candidates(node) if graph.constant_tensor(value) is not None), None)
+    return () if found is None or node.domain not in graph.ONNX_DOMAINS else (list(node.inputs).index(found),)
 
 
 def _stored_float(value: ir.Value | None) -> bool:
@@ -225,7 +228,7 @@ class _Writer:
         tensor = graph.constant_tensor(value)
         assert value is not None and tensor is not None  # noqa: S101 - `_stored_float`
         if value not in self.unfolded:
-            reduced = _reduced_axes(node, len(tensor.shape))
+            reduced = _reduced_axes(node, index, len(tensor.shape))
             make = self._bytes if self.options.bits == 8 else self._nibbles
             self.unfolded[value] = make(value.name or "", tensor, reduced)
             self.main.insert_before(self.main[0], self.new)
@@ -288,12 +291,13 @@ class _Writer:
         return node.outputs[0]
 
 
-def _reduced_axes(node: ir.Node, rank: int) -> tuple[int, ...]:
+def _reduced_axes(node: ir.Node, index: int, rank: int) -> tuple[int, ...]:
     """Return the axes of a weight that share a scale: all but those of the outputs."""
     if node.op_type in RECURRENT:
         return (2,)  # [directions, gates · hidden, inputs]
     facts = graph.weighted(node)
-    assert facts is not None  # noqa: S101 - `_weights`
+    if facts is None or index != facts.weight:  # one scale per row of the first axis
+        return tuple(range(1, rank))
     if node.op_type == "MatMul":
         return (rank - 2,)
     return tuple(axis for axis in range(rank) if axis != facts.out_axis % rank)

@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from onnxpress import graph, parameters
+from onnxpress import macs, parameters
 from onnxpress.pruning import PruneOptions, allocation, criteria, surgery
 from onnxpress.pruning.evidence import Evidence
 from onnxpress.pruning.groups import Group, analyze
@@ -99,11 +99,11 @@ def test_target_is_met_and_no_single_step_can_be_given_back(
 
 def test_scale_foretells_what_the_cut_gives(chain: ir.Model) -> None:
     groups = analyze(chain).prunable
-    full = graph.total_macs(chain), parameters.count(chain), allocation.weight_bytes(chain)
+    full = macs.total(chain), parameters.count(chain), allocation.weight_bytes(chain)
     choice = {group: np.arange(group.size) % 3 > 0 for group in groups}
     kept = {group: int(keep.sum()) for group, keep in choice.items()}
     foretold = [scale(chain, groups, quantity).ratio(kept) for quantity in ("macs", "params", "bytes")]
-    assert graph.total_macs(chain) == full[0], "measuring changed the model"
+    assert macs.total(chain) == full[0], "measuring changed the model"
     surgery.cut(chain, choice)
-    found = graph.total_macs(chain), parameters.count(chain), allocation.weight_bytes(chain)
+    found = macs.total(chain), parameters.count(chain), allocation.weight_bytes(chain)
     assert foretold == [after / before for after, before in zip(found, full, strict=True)]

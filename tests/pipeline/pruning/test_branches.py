@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from onnxpress import graph, session
+from onnxpress import graph, macs, parameters, session
 from onnxpress.pruning import PruneOptions, allocation, branches, proof, prune, surgery
 from onnxpress.pruning.groups import Group, analyze
 from onnxpress.pruning.widths import widths
@@ -109,13 +109,13 @@ def test_a_branch_without_channels_is_a_constant(build: Build, name: str) -> Non
     branch = branches.gone(group)
     assert len(bare.graph) == len(model.graph) - len(branch)
     assert not {"aw", "bw", "cw"} & bare.graph.initializers.keys()
-    assert allocation.Scale(model, [group], graph.total_macs).ratio({group: 0}) == pytest.approx(
-        graph.total_macs(bare) / graph.total_macs(model)
+    assert allocation.Scale(model, [group], macs.total).ratio({group: 0}) == pytest.approx(
+        macs.total(bare) / macs.total(model)
     )
-    assert allocation.Scale(model, [group], allocation.parameters).ratio({group: 0}) == pytest.approx(
+    assert allocation.Scale(model, [group], parameters.count).ratio({group: 0}) == pytest.approx(
         sum(value.const_value.size for key, value in bare.graph.initializers.items() if not key.endswith("_constant"))
-        / allocation.parameters(model),
-        abs=10 / allocation.parameters(model),  # the constant that is left
+        / parameters.count(model),
+        abs=10 / parameters.count(model),  # the constant that is left
     )
 
 
@@ -198,7 +198,7 @@ def test_repair_gives_the_constant_the_mean_of_the_branch(build: Build) -> None:
 def test_to_lose_all_is_one_step_where_it_is_cheaper_than_what_comes_before(build: Build) -> None:
     model = build(BOTTLENECK)
     (group,) = inner(model)  # between the second and the third layer; with it goes the first layer, too
-    scale = allocation.Scale(model, [group], graph.total_macs)
+    scale = allocation.Scale(model, [group], macs.total)
     options = PruneOptions(target={"macs": 0.5}, round_to=1, allocation="sensitivity")
     (only,) = allocation._steps(group, np.ones(5), scale, options)
     assert (only.before, only.after, only.lost) == (5, 0, 5)

@@ -7,9 +7,10 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from onnxpress import graph, session
+from onnxpress import session
 from onnxpress.errors import UsageError
 from onnxpress.export.passes import shapes
+from onnxpress.macs import total
 from onnxpress.pruning import PruneOptions, latency, prune
 from onnxpress_calibration.dataset import Dataset
 
@@ -41,7 +42,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         for value in copy.graph.inputs:
             value.shape = ir.Shape(feeds[str(value.name)].shape)
         shapes.infer(copy)
-        return float(graph.total_macs(copy) / 1000) ** (power[0] if len(copy.graph) > 1 else 1)
+        return float(total(copy) / 1000) ** (power[0] if len(copy.graph) > 1 else 1)
 
     monkeypatch.setattr(latency, "open_session", lambda model, options=None: model)  # noqa: ARG005
     monkeypatch.setattr(latency, "run", lambda model, feeds: session.run(session.open_session(model), feeds))
@@ -53,7 +54,7 @@ def macs(model: ir.Model) -> int:
     copy = model.clone()
     copy.graph.inputs[0].shape = ir.Shape([1, 3, 12, 12])
     shapes.infer(copy)
-    return graph.total_macs(copy)
+    return total(copy)
 
 
 @pytest.mark.parametrize("power", [1.0, 0.5])

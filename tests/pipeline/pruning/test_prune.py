@@ -7,7 +7,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from onnxpress import graph
+from onnxpress import graph, macs
 from onnxpress.errors import ModelError, UsageError
 from onnxpress.pruning import PruneOptions, prune, surgery
 from onnxpress_calibration.dataset import Dataset
@@ -33,8 +33,8 @@ def test_facts_and_changes(build: Build) -> None:
     model = build(NET)
     edit = prune(model, PruneOptions(target={"macs": 0.5}, round_to=8))
     facts = edit.facts
-    assert facts["macs_before"] == graph.total_macs(model) == 64 * (16 * 27 + 32 * 144 + 16 * 32) + 160
-    assert facts["macs_after"] == graph.total_macs(edit.model)
+    assert facts["macs_before"] == macs.total(model) == 64 * (16 * 27 + 32 * 144 + 16 * 32) + 160
+    assert facts["macs_after"] == macs.total(edit.model)
     assert facts["macs_ratio"] == facts["macs_after"] / facts["macs_before"] <= 0.5
     assert facts["params_after"] < facts["params_before"] == 16 * 27 + 16 + 32 * 144 + 16 * 32 + 160
     assert (facts["groups"], facts["groups_skipped"], facts["channels_before"]) == (2, 1, 48)
@@ -120,10 +120,34 @@ def test_target_out_of_reach(build: Build) -> None:
 
 def test_model_without_anything_to_prune(build: Build) -> None:
     model = build("net (float[N,3] x, float[3,4] w) => (float[N,4] y) { y = MatMul (x, w) }")
-    edit = prune(model, PruneOptions(amount=0.5))
-    assert (edit.changed, edit.facts["groups"], edit.facts["macs_ratio"]) == ((), 0, 1.0)
+    with pytest.raises(UsageError, match=r"amount 50%: nothing can be removed\. output 'y'"):
+        prune(model, PruneOptions(amount=0.5))
     with pytest.raises(UsageError, match=r"nothing can be removed\. output 'y'"):
         prune(model, PruneOptions(target={"macs": 0.5}, round_to=8))
+
+
+def test_an_amount_below_one_step_is_refused(build: Build) -> None:
+    """Better than the same network again, and exit code 0."""
+    model = build(
+        "net (float[N,3,8,8] x, float[16,3,1,1] w, float[5,16,1,1] v) => (float[N,5,8,8] y) {"
+        " a = Conv (x, w) \n r = Relu (a) \n y = Conv (r, v) }"
+    )
+    with pytest.raises(UsageError, match=r"amount 10%: removes nothing, .* multiples of 8: one such step is 50 %"):
+        prune(model, PruneOptions(amount=0.1, round_to=8))
+    with pytest.raises(UsageError, match=r"amount 0\.1%: removes nothing"):
+        prune(model, PruneOptions(granularity="weight", amount=0.001))
+    assert prune(model, PruneOptions(amount=0.5, round_to=8)).facts["channels_after"] == 8
+
+
+def test_a_free_axis_counts_as_given(build: Build) -> None:
+    model = build(
+        "net (float[N,8,T] x, float[16,8,5] w, float[4,16,5] v) => (float[N,4,T] y) {"
+        " a = Conv <pads=[2,2]> (x, w) \n r = Relu (a) \n y = Conv <pads=[2,2]> (r, v) }"
+    )
+    for shape, steps in (({}, 1), ({"T": 20}, 20)):
+        facts = prune(model, PruneOptions(target={"macs": 0.7}, round_to=4, shape=shape)).facts
+        assert facts["macs_before"] == steps * (8 + 4) * 16 * 5 and facts["macs_after"] == 0.5 * facts["macs_before"]
+    assert facts["free_axes"] == "T = 20, N = 1 (--shape NAME=SIZE)"
 
 
 def test_weights_that_are_graph_inputs_are_refused_by_name(build: Build) -> None:

@@ -10,9 +10,10 @@ from onnx_ir.passes import common
 from onnxpress_calibration.dataset import Dataset
 
 
-def build(text: str, weights: Mapping[str, tuple[int, ...]], seed: int = 0) -> ir.Model:
+def build(text: str, weights: Mapping[str, tuple[int, ...]], seed: int = 0, opset: int = 17) -> ir.Model:
     """Parse the body of a graph and add float initializers of the given shapes."""
-    model = ir.from_proto(onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": 17]> {text}'))
+    header = f'<ir_version: {8 if opset < 19 else 10}, opset_import: ["": {opset}]>'
+    model = ir.from_proto(onnx.parser.parse_model(f"{header} {text}"))
     random = np.random.default_rng(seed)
     for name, shape in weights.items():
         array = random.normal(size=shape, scale=0.5).astype(np.float32)

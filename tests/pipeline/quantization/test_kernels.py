@@ -9,6 +9,8 @@ import pytest
 
 from onnxpress import artifact
 from onnxpress.errors import ModelError, UsageError
+from onnxpress.export.prepare import prepare
+from onnxpress.inspection import inspect, render
 from onnxpress.quantization import QuantizeOptions
 from onnxpress.quantization.kernels import Kernels, kernels, require
 from onnxpress.quantization.quantize import quantize
@@ -91,3 +93,43 @@ def test_require_names_the_layer_that_stayed_float_and_why() -> None:
         quantize(model, QuantizeOptions(exclude="layer1", require_int8="."), data)
     with pytest.raises(UsageError, match=r"matches none of the 3 layers \(layer0, layer1, layer2"):
         require(edit.model, "head")
+
+
+def multiplying() -> ir.Model:
+    """Layers in the forms that exporters write beside Conv and MatMul: all hold a weight."""
+    return graphs.build(
+        "g (float[N,5,32] x) => (float[N,4,5,16] y) <int64[4] s = {0, 5, 4, 16}> { "
+        'a = Einsum <equation="bsd,de->bse"> (x, w1) r = Relu(a) h0 = Reshape(r, s) '
+        "h = Transpose <perm=[0,2,1,3]> (h0) "
+        'e = Einsum <equation="bhsd,hde->bhse"> (h, w2) l = MatMul(w3, e) y = Relu(l) }',
+        {"w1": (32, 64), "w2": (4, 16, 16), "w3": (4, 5, 5)},
+    )
+
+
+def test_every_layer_counts_however_it_is_written(tmp_path: Path) -> None:
+    model = multiplying()
+    path = artifact.save(model, tmp_path / "float.onnx").path
+    raw = kernels(path)
+    assert len(raw.layers) == 3 and raw.float == 3
+    options = QuantizeOptions(verify=False)
+    edit = quantize(prepare(model).model, options, graphs.normal((8, 5, 32)))
+    found = kernels(artifact.save(edit.model, tmp_path / "int8.onnx").path, edit.skipped)
+    assert [(layer.op, layer.int8) for layer in found.layers] == [
+        ("MatMul", True),
+        ("Einsum", False),
+        ("MatMul", False),
+    ]
+    reasons = [layer.reason for layer in found.layers]
+    assert "equation bhsd,hde->bhse is no product with one matrix" in reasons[1]
+    assert "its weight is the left operand" in reasons[2]
+
+
+def test_inspect_counts_every_layer_and_free_axes_as_given(tmp_path: Path) -> None:
+    model = multiplying()
+    path = artifact.save(model, tmp_path / "float.onnx").path
+    found = inspect(path)
+    assert [layer["macs"] for layer in found["layers"]] == [5 * 32 * 64, 4 * 5 * 16 * 16, 4 * 5 * 5 * 16]
+    assert found["macs"] == sum(layer["macs"] for layer in found["layers"])
+    assert found["quantizable"]["nodes"] == 1 and len(found["quantizable"]["refused"]) == 2
+    assert found["free_axes"] == "N = 1 (--shape NAME=SIZE)"
+    assert "MACs for one sample (N = 1 (--shape NAME=SIZE))" in render(found)

@@ -8,7 +8,7 @@ from typing import Literal
 
 import onnx_ir as ir
 
-from onnxpress import graph
+from onnxpress import graph, macs
 from onnxpress.artifact import Edit, Skip
 from onnxpress.quantization import dynamic, fp16, static
 from onnxpress.quantization.dynamic import lstm_refusal
@@ -115,7 +115,7 @@ def groups(model: ir.Model, placement: Placement, options: QuantizeOptions) -> t
             name=name,
             nodes=tuple(node.name or "" for node in nodes),
             choices=choices[name],
-            macs=sum(graph.macs(node) or 0 for node in nodes),
+            macs=sum(macs.of(node) or 0 for node in nodes),
             weighted=name in carry,
         )
         for name, nodes in members.items()
