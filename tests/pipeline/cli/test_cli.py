@@ -243,8 +243,8 @@ def test_an_internal_error_is_explained_not_dumped(
 ) -> None:
     from onnxpress import inspection
 
-    def broken(path: Path) -> None:
-        raise ZeroDivisionError(str(path))
+    def broken(path: Path, shape: dict[str, int]) -> None:
+        raise ZeroDivisionError(f"{path} {shape}")
 
     monkeypatch.setattr(inspection, "inspect", broken)
     assert "internal error: ZeroDivisionError" in one_line(compress("inspect", model), 5)
