@@ -127,6 +127,11 @@ class Judge(click.Command):
         """Show it without a name."""
         formatter.write_usage("compress gate", " ".join(self.collect_usage_pieces(ctx)))
 
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's
+        """Name the other command of the group, which its own help would not show."""
+        with formatter.section("Commands"):
+            formatter.write_dl([("init TARGETS", init.get_short_help_str(limit=200))])
+
 
 @click.group(cls=GateGroup)
 def gate() -> None:
@@ -176,8 +181,8 @@ def judge(
     """Judge a release by a policy: TARGETS is a finished RUN_DIR, or models that are measured as the rules need it.
 
     Exit code 0 when it passes, 1 when a rule fails, 4 when evidence is missing or cannot decide and the policy says it
-    matters. `compress gate init TARGETS` writes a first policy. Inside a GitHub action it also writes annotations, the
-    step summary and the step's outputs.
+    matters. No policy yet? `compress gate init TARGETS` writes a first one. Inside a GitHub action it also writes
+    annotations, the step summary and the step's outputs.
     """
     from datetime import UTC, datetime
 

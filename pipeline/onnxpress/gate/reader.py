@@ -31,7 +31,7 @@ def read(path: Path) -> Policy:
     Raises:
         UsageError: there is no such file, it is not YAML, or something in it is unknown, missing or without unit.
     """
-    found = read_yaml(path, "policy", advice="Name one with --policy.")
+    found = read_yaml(path, "policy", advice="Name one with --policy, or write a first one with `compress gate init`.")
     return Reader(path).policy(found.root, found.sha256)
 
 

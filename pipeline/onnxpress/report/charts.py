@@ -13,13 +13,14 @@ from xml.etree.ElementTree import Element, SubElement, tostring
 
 from onnxpress.printing import printable
 
-WIDTH = 760
-LABEL_WIDTH = 150
-TEXT_WIDTH = 180
-ROW_HEIGHT = 30
-CHARACTER_WIDTH = 7.0  # of the labels' font, on average
+WIDTH = 520
+"""Of all drawings: narrow enough for a telephone, so a page that is wider sets two side by side."""
+ROW_HEIGHT = 44
+"""A line of text, and below it the bar or the interval."""
+LINE_HEIGHT = 20
+CHARACTER_WIDTH = 7.6  # of the labels' font, rather more than on average
 LABEL_CHARACTERS = 19
-PLOT_HEIGHT = 380
+PLOT_HEIGHT = 340
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +34,7 @@ class Mark:
     low: float
     high: float
     kind: str
-    """``baseline``, ``pass``, ``fail`` or ``inconclusive``: a class name."""
+    """``baseline``, ``pass``, ``fail``, ``inconclusive`` or ``waived``: a class name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,37 +92,57 @@ def round_step(width: float) -> float:
 
 def bars(name: str, title: str, marks: Sequence[Mark]) -> str:
     """Draw one horizontal bar a mark, from zero."""
-    drawing = chart(name, title, "; ".join(f"{mark.label} {mark.text}" for mark in marks), len(marks) * ROW_HEIGHT + 10)
-    scale = Scale(low=0, high=max(mark.value for mark in marks) or 1, start=LABEL_WIDTH, end=WIDTH - TEXT_WIDTH)
+    drawing = chart(name, title, _told(marks), len(marks) * ROW_HEIGHT + 4)
+    scale = Scale(low=0, high=max(mark.value for mark in marks) or 1, start=0, end=WIDTH)
     for index, mark in enumerate(marks):
-        y = index * ROW_HEIGHT + 20
-        text(drawing, LABEL_WIDTH - 10, y + 4, short(mark.label), "label end")
-        width = max(1.0, scale(mark.value) - LABEL_WIDTH)
-        place = {"x": LABEL_WIDTH, "y": y - 9, "width": width, "height": 18}
+        y = row_title(drawing, index, mark.label, mark.text)
+        place = {"x": 0, "y": y - 7, "width": max(1.0, scale(mark.value)), "height": 14}
         SubElement(drawing, "rect", at(place, f"bar {mark.kind}"))
-        text(drawing, LABEL_WIDTH + width + 8, y + 4, mark.text, "label")
     return drawn(drawing)
 
 
 def intervals(name: str, title: str, marks: Sequence[Mark], reference: float, axis: Callable[[float], str]) -> str:
     """Draw one dot with its interval a mark, and a line at ``reference``, which stands for "no change"."""
-    height = len(marks) * ROW_HEIGHT + 40
-    drawing = chart(name, title, "; ".join(f"{mark.label} {mark.text}" for mark in marks), height)
+    height = len(marks) * ROW_HEIGHT + 28
+    drawing = chart(name, title, _told(marks), height)
     low, high = min(reference, *(mark.low for mark in marks)), max(reference, *(mark.high for mark in marks))
     margin = (high - low or 1) * 0.06
-    scale = Scale(low=low - margin, high=high + margin, start=LABEL_WIDTH, end=WIDTH - TEXT_WIDTH)
-    bottom = height - 28
-    for tick in scale.ticks():
-        line(drawing, scale(tick), 4, scale(tick), bottom, "grid")
-        text(drawing, scale(tick), height - 10, axis(tick), "tick middle")
-    line(drawing, scale(reference), 4, scale(reference), bottom, "reference")
+    scale = Scale(low=low - margin, high=high + margin, start=0, end=WIDTH)
+    bottom = height - 22
+    axis_labels(drawing, scale, axis, height - 6)
     for index, mark in enumerate(marks):
-        y = index * ROW_HEIGHT + 20
-        text(drawing, LABEL_WIDTH - 10, y + 4, short(mark.label), "label end")
+        y = row_title(drawing, index, mark.label, mark.text)
+        for tick in scale.ticks():  # not through the text
+            line(drawing, scale(tick), y - 9, scale(tick), min(y + 11, bottom), "grid")
+        line(drawing, scale(reference), y - 9, scale(reference), min(y + 11, bottom), "reference")
         line(drawing, scale(mark.low), y, scale(mark.high), y, f"whisker {mark.kind}")
         _dot(drawing, scale(mark.value), y, mark.kind)
-        text(drawing, WIDTH - TEXT_WIDTH + 12, y + 4, mark.text, "label")
     return drawn(drawing)
+
+
+def axis_labels(drawing: Element, scale: Scale, shown: Callable[[float], str], y: float) -> None:
+    """Write the numbers of the ticks below an axis; one that would touch the last one is left out."""
+    free = 0.0
+    for tick in scale.ticks():
+        label = shown(tick)
+        half = len(label) * CHARACTER_WIDTH / 2
+        x = min(scale(tick), WIDTH - half)
+        if x - half >= free:
+            text(drawing, x, y, label, "tick middle")
+            free = x + half + CHARACTER_WIDTH
+
+
+def row_title(drawing: Element, index: int, label: str, number_text: str) -> float:
+    """Write a row's label at the left and its number at the right; return the height at which it is drawn below."""
+    top = index * ROW_HEIGHT
+    room = int((WIDTH - len(number_text) * CHARACTER_WIDTH) / CHARACTER_WIDTH) - 2
+    text(drawing, 0, top + 15, short(label, room), "label")
+    text(drawing, WIDTH, top + 15, number_text, "label end")
+    return top + 29
+
+
+def _told(marks: Sequence[Mark]) -> str:
+    return "; ".join(f"{mark.label} {mark.text}" for mark in marks)
 
 
 def plot(
@@ -140,9 +161,18 @@ def plot(
     What a policy forbids is shaded: right of ``most_x`` and below ``least_y``.
     """
     description = "; ".join(f"{point.label}: {point.x.text}, {point.y.text}" for point in points)
-    drawing = chart(name, title, description, PLOT_HEIGHT)
-    xs = _span([point.x for point in points], logarithmic=True, start=70, end=WIDTH - 110)
-    ys = _span([point.y for point in points], logarithmic=False, start=PLOT_HEIGHT - 50, end=16)
+    xs = _span([point.x for point in points], logarithmic=True, start=62, end=WIDTH - 12)
+    ys = _span([point.y for point in points], logarithmic=False, start=PLOT_HEIGHT - 46, end=12)
+    labels = _placed(points, [point.label for point in points], xs, ys)
+    legend_lines = []
+    if labels is None:  # no room for the names: numbers stand for them
+        numbers = [str(index) for index in range(1, len(points) + 1)]
+        labels = _placed(points, numbers, xs, ys) or _together(points, xs, ys)
+        legend_lines = [
+            f"{index}  {point.label}: {point.x.text}, {point.y.text}"
+            for index, point in zip(numbers, points, strict=True)
+        ]
+    drawing = chart(name, title, description, PLOT_HEIGHT + len(legend_lines) * LINE_HEIGHT)
     if most_x is not None and most_x < xs.high:
         left = xs(max(most_x, xs.low))
         place = {"x": left, "y": ys.end, "width": xs.end - left, "height": ys.start - ys.end}
@@ -153,42 +183,73 @@ def plot(
         SubElement(drawing, "rect", at(place, "infeasible"))
     for tick in xs.ticks():
         line(drawing, xs(tick), ys.end, xs(tick), ys.start, "grid")
-        text(drawing, xs(tick), ys.start + 18, x_axis(tick), "tick middle")
+    axis_labels(drawing, xs, x_axis, ys.start + 17)
     for tick in ys.ticks():
         line(drawing, xs.start, ys(tick), xs.end, ys(tick), "grid")
         text(drawing, xs.start - 8, ys(tick) + 4, f"{tick:.6g}", "tick end")
-    text(drawing, (xs.start + xs.end) / 2, PLOT_HEIGHT - 8, x_title, "axis middle")
+    text(drawing, (xs.start + xs.end) / 2, PLOT_HEIGHT - 9, x_title, "axis middle")
     turned = text(drawing, 0, 0, y_title, "axis middle")
-    turned.set("transform", f"translate(16 {number((ys.start + ys.end) / 2)}) rotate(-90)")
+    turned.set("transform", f"translate(14 {number((ys.start + ys.end) / 2)}) rotate(-90)")
     front = sorted((p for p in points if not any(q.beats(p) for q in points)), key=lambda point: point.x.value)
     corners = " ".join(f"{number(xs(point.x.value))},{number(ys(point.y.value))}" for point in front)
     SubElement(drawing, "polyline", {"points": corners, "class": "front"})
-    taken = [_box(xs(point.x.value) - 7, ys(point.y.value) - 7, 14, 14) for point in points]
     for point in points:
         x, y, kind = xs(point.x.value), ys(point.y.value), point.y.kind
         line(drawing, xs(point.x.low), y, xs(point.x.high), y, f"whisker {kind}")
         line(drawing, x, ys(point.y.low), x, ys(point.y.high), f"whisker {kind}")
         _dot(drawing, x, y, kind if point in front else f"{kind} beaten")
-    for point in points:
-        label = short(point.label)
-        box = _free(xs(point.x.value), ys(point.y.value), len(label) * CHARACTER_WIDTH, taken, xs)
-        taken.append(box)
-        text(drawing, box[0], box[1] + 13, label, "label halo")
+    for label, x, y in labels:
+        text(drawing, x, y, label, "label halo")
+    for index, entry in enumerate(legend_lines):
+        text(drawing, 0, PLOT_HEIGHT + 14 + index * LINE_HEIGHT, short(entry, FULL_LINE), "label")
     return drawn(drawing)
 
 
+FULL_LINE = int(WIDTH / CHARACTER_WIDTH)
 Box = tuple[float, float, float, float]
 
 
-def _free(x: float, y: float, width: float, taken: Sequence[Box], xs: Scale) -> Box:
-    """Return the box of a label beside a point that covers no other label or point, where there is such a place."""
-    places = [
-        _box(left, y + up - 8, width, 16)
-        for up in (0, -18, 18, -34, 34, -50, 50)
-        for left in (x + 11, x - 11 - width)
-        if left >= xs.start and left + width <= WIDTH
-    ]
-    return next((place for place in places if not any(_overlap(place, other) for other in taken)), places[0])
+def _placed(
+    points: Sequence[Point], labels: Sequence[str], xs: Scale, ys: Scale
+) -> list[tuple[str, float, float]] | None:
+    """Return a place beside each point where its label covers no label, point or whisker; None where there is none."""
+    taken = [_box(xs(point.x.value) - 7, ys(point.y.value) - 7, 14, 14) for point in points]
+    for point in points:
+        x, y = xs(point.x.value), ys(point.y.value)
+        taken.append((xs(point.x.low), y - 2, xs(point.x.high), y + 2))
+        taken.append((x - 2, ys(point.y.high), x + 2, ys(point.y.low)))
+    found = []
+    for point, label in zip(points, labels, strict=True):
+        box = _free(xs(point.x.value), ys(point.y.value), len(label) * CHARACTER_WIDTH, taken, xs, ys)
+        if box is None:
+            return None
+        taken.append(box)
+        found.append((label, box[0], box[1] + 13))
+    return found
+
+
+def _together(points: Sequence[Point], xs: Scale, ys: Scale) -> list[tuple[str, float, float]]:
+    """Return one label for all points that lie on one another: their numbers, beside the first of them."""
+    found: list[tuple[list[str], float, float]] = []
+    for index, point in enumerate(points, start=1):
+        x, y = xs(point.x.value), ys(point.y.value)
+        near = next((place for place in found if abs(place[1] - x) < 24 and abs(place[2] - y) < 16), None)
+        if near is None:
+            found.append(([str(index)], x, y))
+        else:
+            near[0].append(str(index))
+    return [(", ".join(names), min(x + 11, xs.end - len(names) * 2 * CHARACTER_WIDTH), y + 5) for names, x, y in found]
+
+
+def _free(x: float, y: float, width: float, taken: Sequence[Box], xs: Scale, ys: Scale) -> Box | None:
+    """Return the box of a label near a point that covers nothing; None where there is no such place."""
+    for up in (0, -16, 16):
+        for left in (x + 11, x - 11 - width, *((x - width / 2,) if up else ())):
+            box = _box(left, y + up - 8, width, 16)
+            inside = left >= xs.start and left + width <= xs.end and ys.end <= box[1] and box[3] <= ys.start
+            if inside and not any(_overlap(box, other) for other in taken):
+                return box
+    return None
 
 
 def _box(x: float, y: float, width: float, height: float) -> Box:
@@ -245,9 +306,12 @@ def at(positions: Mapping[str, float], kind: str) -> dict[str, str]:
     return {name: number(position) for name, position in positions.items()} | {"class": kind}
 
 
-def short(label: str) -> str:
-    """Return a label that fits the left margin."""
-    return label if len(label) <= LABEL_CHARACTERS else f"{label[: LABEL_CHARACTERS - 1]}…"
+def short(label: str, room: int = LABEL_CHARACTERS) -> str:
+    """Return a label of so many characters: long names differ at their ends, so the middle goes."""
+    if len(label) <= room:
+        return label
+    end = (room - 1) // 2
+    return f"{label[: room - 1 - end]}…{label[len(label) - end :]}"
 
 
 def number(value: float) -> str:

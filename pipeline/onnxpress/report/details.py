@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from onnxpress.report import charts, figures
-from onnxpress.report.charts import LABEL_CHARACTERS, Mark
+from onnxpress.report.charts import Mark
 from onnxpress.report.figures import Part, Series
 from onnxpress.report.numbers import NOT_MEASURED, drop_within, times
 from onnxpress.report.report import Document, Report
@@ -97,7 +97,7 @@ def sensitive(report: Report) -> str:
     losses = [(layer, name) for name in dict.fromkeys(names) for layer, of in _losses(report) if of == name]
     shown = [layer for layer, name in losses if name == losses[0][1]][:SHOWN_LAYERS]
     marks = [
-        Mark(label=_tail(layer["node"]), text=f"{_loss(layer):.2g}", value=_loss(layer), low=0, high=0, kind="pass")
+        Mark(label=layer["node"], text=f"{_loss(layer):.2g}", value=_loss(layer), low=0, high=0, kind="pass")
         for layer in shown
     ]
     title = f"Error of int8 in one layer alone, {losses[0][1]}" if losses else ""
@@ -113,11 +113,6 @@ def _losses(report: Report) -> list[tuple[Document, str]]:
         for layer in (step.get("facts") or {}).get("sensitivity") or ()
     ]
     return sorted(rows, key=lambda row: -_loss(row[0]))
-
-
-def _tail(node: str) -> str:
-    """Return the end of a long name: layers differ there, and begin alike."""
-    return node if len(node) <= LABEL_CHARACTERS else f"…{node[1 - LABEL_CHARACTERS :]}"
 
 
 def _loss(layer: Document) -> float:
@@ -150,7 +145,7 @@ def distribution(report: Report) -> str:
         "distribution",
         "Latency distribution",
         series,
-        x_title="latency (logarithmic); each line says which share of the runs was faster",
+        x_title="latency (logarithmic); the share of runs that were faster",
         x_axis=format_ms,
         y_axis=lambda percent: f"{percent:.0f}%",
         logarithmic=True,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from xml.etree.ElementTree import SubElement
 
 from onnxpress.report import charts
-from onnxpress.report.charts import LABEL_WIDTH, ROW_HEIGHT, TEXT_WIDTH, WIDTH, Scale
+from onnxpress.report.charts import CHARACTER_WIDTH, LINE_HEIGHT, ROW_HEIGHT, WIDTH, Scale, short
 
 KINDS = 8
 """Colours of a series: classes ``k0`` to ``k7`` of the style sheet (Okabe and Ito's palette)."""
@@ -49,16 +49,15 @@ def treemap(name: str, title: str, wholes: Sequence[tuple[str, Sequence[Part]]])
     for index, (label, parts) in enumerate(wholes):
         share = totals[index] / max(totals) if max(totals) else 0
         left, width, height = index * (column + GAP), column * share**0.5, TREEMAP_HEIGHT * share**0.5
-        charts.text(drawing, left, 14, label, "label")
+        charts.text(drawing, left, 14, short(label, int(column / CHARACTER_WIDTH)), "label")
         ordered = sorted((part for part in parts if part.value > 0), key=lambda part: (-part.value, part.label))
         for part, (x, y, w, h) in zip(ordered, squarified(ordered, (left, 24, width, height)), strict=True):
             tile = SubElement(drawing, "g", {"class": f"tile k{part.kind % KINDS}"})
             SubElement(tile, "title").text = part.label
             SubElement(tile, "rect", charts.at({"x": x, "y": y, "width": w, "height": h}, "area"))
-            room = int((w - 8) / charts.CHARACTER_WIDTH)
+            room = int((w - 8) / CHARACTER_WIDTH)
             if w >= LEAST_LABELLED[0] and h >= LEAST_LABELLED[1] and room >= 5:
-                short = part.label if len(part.label) <= room else f"{part.label[: room - 1]}…"
-                charts.text(tile, x + 4, y + 13, short, "inside")
+                charts.text(tile, x + 4, y + 13, short(part.label, room), "inside")
     return charts.drawn(drawing)
 
 
@@ -98,21 +97,19 @@ def _worst(row: Sequence[float], side: float) -> float:
 
 
 def stacked(name: str, title: str, rows: Sequence[tuple[str, str, Sequence[Part]]]) -> str:
-    """Draw one bar a row, in parts: label, text behind it, and the parts from left to right."""
+    """Draw one bar a row, in parts: label and text above it, and the parts from left to right."""
     description = "; ".join(f"{label}: {text}" for label, text, _ in rows)
-    drawing = charts.chart(name, title, description, len(rows) * ROW_HEIGHT + 10)
+    drawing = charts.chart(name, title, description, len(rows) * ROW_HEIGHT + 4)
     longest = max((sum(part.value for part in parts) for _, _, parts in rows), default=0) or 1
-    scale = Scale(low=0, high=longest, start=LABEL_WIDTH, end=WIDTH - TEXT_WIDTH)
+    scale = Scale(low=0, high=longest, start=0, end=WIDTH)
     for index, (label, text, parts) in enumerate(rows):
-        y, done = index * ROW_HEIGHT + 20, 0.0
-        charts.text(drawing, LABEL_WIDTH - 10, y + 4, charts.short(label), "label end")
+        y, done = charts.row_title(drawing, index, label, text), 0.0
         for part in parts:
             x, end = scale(done), scale(done + part.value)
             tile = SubElement(drawing, "g", {"class": f"tile k{part.kind % KINDS}"})
             SubElement(tile, "title").text = part.label
-            SubElement(tile, "rect", charts.at({"x": x, "y": y - 9, "width": end - x, "height": 18}, "area"))
+            SubElement(tile, "rect", charts.at({"x": x, "y": y - 7, "width": end - x, "height": 14}, "area"))
             done += part.value
-        charts.text(drawing, scale(done) + 8, y + 4, text, "label")
     return charts.drawn(drawing)
 
 
@@ -127,8 +124,10 @@ def lines(
     logarithmic: bool = False,
     reference: float | None = None,
 ) -> str:
-    """Draw a line a series, its label at its end; and a line across at ``reference``."""
-    drawing = charts.chart(name, title, "; ".join(one.label for one in series), SERIES_HEIGHT)
+    """Draw a line a series, their names below; and a line across at ``reference``."""
+    across = 2 if max(len(one.label) for one in series) * CHARACTER_WIDTH < WIDTH / 2 - 30 else 1
+    height = SERIES_HEIGHT + -(-len(series) // across) * LINE_HEIGHT
+    drawing = charts.chart(name, title, "; ".join(one.label for one in series), height)
     all_x = [x for one in series for x in one.xs]
     all_y = [y for one in series for y in one.ys] + ([] if reference is None else [reference])
     low_y, high_y = min(all_y), max(all_y)
@@ -136,11 +135,11 @@ def lines(
     low_x, high_x = min(all_x), max(all_x)
     if high_x <= low_x:
         high_x = low_x * 1.1 if logarithmic else low_x + 1
-    xs = Scale(low=low_x, high=high_x, start=64, end=WIDTH - 130, logarithmic=logarithmic)
+    xs = Scale(low=low_x, high=high_x, start=62, end=WIDTH - 12, logarithmic=logarithmic)
     ys = Scale(low=low_y - margin, high=high_y + margin, start=SERIES_HEIGHT - 42, end=10)
     for tick in xs.ticks():
         charts.line(drawing, xs(tick), ys.end, xs(tick), ys.start, "grid")
-        charts.text(drawing, xs(tick), ys.start + 16, x_axis(tick), "tick middle")
+    charts.axis_labels(drawing, xs, x_axis, ys.start + 16)
     for tick in ys.ticks():
         charts.line(drawing, xs.start, ys(tick), xs.end, ys(tick), "grid")
         charts.text(drawing, xs.start - 8, ys(tick) + 4, y_axis(tick), "tick end")
@@ -150,8 +149,8 @@ def lines(
     for index, one in enumerate(series):
         points = " ".join(f"{charts.number(xs(x))},{charts.number(ys(y))}" for x, y in zip(one.xs, one.ys, strict=True))
         SubElement(drawing, "polyline", {"points": points, "class": f"series k{index % KINDS}"})
-    for index, one in enumerate(series):  # a legend at the right, in the order of the variants
-        y = 20 + 18 * index
-        charts.line(drawing, WIDTH - 122, y - 4, WIDTH - 106, y - 4, f"series k{index % KINDS}")
-        charts.text(drawing, WIDTH - 100, y, one.label if len(one.label) < 15 else f"{one.label[:13]}…", "label")
+    for index, one in enumerate(series):
+        x, y = index % across * WIDTH / 2, SERIES_HEIGHT + 14 + index // across * LINE_HEIGHT
+        charts.line(drawing, x, y - 4, x + 18, y - 4, f"series k{index % KINDS}")
+        charts.text(drawing, x + 26, y, short(one.label, int((WIDTH / across - 30) / CHARACTER_WIDTH)), "label")
     return charts.drawn(drawing)

@@ -36,7 +36,10 @@ def headline(report: Report) -> Headline:
     losses = {name: loss(report, name) for name in report.candidates}
     ruined = [name for name in report.candidates if losses[name].state == "ruined"]
     fit = [name for name in report.candidates if name not in ruined and _within(report, name, losses[name])]
-    found = _recommended(report, fit, losses) if fit else Headline(variant=None, text=_nothing(report, losses))
+    proven = [name for name in fit if not _unproven(report, name)]
+    found = (
+        _recommended(report, proven or fit, losses) if fit else Headline(variant=None, text=_nothing(report, losses))
+    )
     if not ruined:
         return found
     named = "; ".join(f"{name} ({losses[name].text})" for name in ruined)
@@ -52,11 +55,19 @@ def _within(report: Report, variant: str, lost: Loss) -> bool:
     return outcome(checks) == "pass" and (spoken or lost.state != "lost")
 
 
+def _unproven(report: Report, variant: str) -> str:
+    """Name the rules that a variant keeps only because the policy does not insist on proof."""
+    open_ = (check.rule for check in report.checks_of(variant) if check.verdict in ("inconclusive", "missing"))
+    return ", ".join(dict.fromkeys(open_))
+
+
 def _recommended(report: Report, fit: Sequence[str], losses: Mapping[str, Loss]) -> Headline:
     """Recommend the fastest, or the smallest where nothing was timed; nothing on timings that are not sound."""
     best = _best(report, fit)
     within = "that passes" if report.checks else f"within the default bound ({losses[best].bound})"
     facts = gains(report, best)
+    if unproven := _unproven(report, best):
+        facts += f"; not proven: {unproven}"
     if not any(report.speed_change(name) for name in fit):
         return Headline(variant=best, text=f"Smallest variant {within}: {best}, {facts}. Latency was {NOT_MEASURED}.")
     if not _sound(report):

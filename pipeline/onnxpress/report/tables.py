@@ -277,9 +277,18 @@ def provenance(report: Report) -> list[tuple[str, str]]:
 
 
 def checks(report: Report) -> Table:
-    """Return what the gate found."""
+    """Return what the gate found that is not a plain pass."""
+    return _checks(report, view.tally(report.checks), passed=False)
+
+
+def passed(report: Report) -> Table:
+    """Return the checks that passed."""
+    return _checks(report, f"{sum(check.verdict == 'pass' for check in report.checks)} checks passed", passed=True)
+
+
+def _checks(report: Report, counts: str, *, passed: bool) -> Table:
     return Table(
-        caption=f"{view.tally(report.checks)}. Every bound with an interval is judged on all of it.",
+        caption=f"{counts}. Every bound with an interval is judged on all of it.",
         headings=("verdict", "rule", "variant", "limit", "measured", "why"),
         words=6,
         rows=tuple(
@@ -289,9 +298,10 @@ def checks(report: Report) -> Table:
                 check.variant,
                 check.limit,
                 check.measured or NOT_MEASURED,
-                check.reason,
+                view.why(check) or check.note,
             )
-            for check in report.checks
+            for check in sorted(report.checks, key=view.urgency)
+            if (check.verdict == "pass") is passed
         ),
     )
 

@@ -88,7 +88,7 @@ def headings(report: Report) -> tuple[Cell, ...]:
         Cell(text=metric_name(report), detail="drop", interval="[95%]"),
         Cell(text="agrees", detail="SQNR"),
         Cell(text="$ / 1M", detail="ratio"),
-        Cell(text="int8", detail="float"),
+        Cell(text="int8 / float"),
         Cell(text="verdict", detail="checks"),
     )
 
@@ -187,7 +187,7 @@ def price(report: Report, variant: str) -> Cell:
 def kernels(variant: Document) -> Cell:
     """Return how many nodes the loaded session runs as int8 and as float kernels."""
     counts = kernel_counts(variant)
-    return Cell(text=str(counts["int8"]), detail=str(counts["float"])) if counts else Cell(text=NOT_MEASURED)
+    return Cell(text=f"{counts['int8']} / {counts['float']}") if counts else Cell(text=NOT_MEASURED)
 
 
 def kernel_counts(variant: Document) -> Document:
@@ -220,6 +220,11 @@ def tally(checks: tuple[Check, ...]) -> str:
     """``2 fail, 1 waived, 11 pass``."""
     counts = Counter(check.verdict for check in checks)
     return ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICT_MARKS if counts[verdict])
+
+
+def urgency(check: Check) -> int:
+    """Return 0 for what stops the release, then what is worth reading, then what passed."""
+    return 0 if check.outcome == "fail" else 1 if check.outcome != "pass" else 3 if check.verdict == "pass" else 2
 
 
 def found(check: Check) -> str:

@@ -136,7 +136,7 @@ def test_a_metric_of_ones_own_is_bounded_by_its_value(measured: Report) -> None:
 def test_ruin_is_marked_in_every_form(measured: Report) -> None:
     ruined = with_drops(measured, {"pruned": (81.91, [78.0, 85.0])})
     assert "✗ ruined" in markdown.render(ruined)
-    assert 'class="number gate fail">✗ ruined' in html.render(ruined)
+    assert 'class="number gate fail"><span>✗ ruined' in html.render(ruined)
     red = "\x1b[1;31m"
     text = terminal.render(ruined, width=200, colour=True)
     assert f"{red}pruned " in text

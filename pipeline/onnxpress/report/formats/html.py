@@ -9,17 +9,32 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from onnxpress.gate.check import outcome
 from onnxpress.gate.rules import RULES
 from onnxpress.printing import printable, visible
 from onnxpress.report import assumptions, charts, details, tables, view
 from onnxpress.report.charts import Mark, Point
 from onnxpress.report.headline import change_within
-from onnxpress.report.numbers import ratio_interval, signed, times
+from onnxpress.report.loss import loss
+from onnxpress.report.numbers import NOT_MEASURED, ratio_interval, signed, times
 from onnxpress.report.report import Report
 from onnxpress.units import format_bytes, format_count, format_ms
 
 SCRIPT = Path(__file__).with_name("report.js")
+SECTIONS = (
+    "trade-off",
+    "gate",
+    "speed",
+    "accuracy",
+    "size",
+    "layers",
+    "memory",
+    "cost",
+    "kernels",
+    "lineage",
+    "limits",
+)
+COLOURS = {"✗": "fail", "?": "inconclusive", "!": "inconclusive", "~": "waived", "-": "note", "✓": "pass"}
+"""Classes by the mark that a verdict begins with."""
 SHOWN = 200
 """Rows of a list of nodes; a large model has thousands, and report.json has them all."""
 
@@ -44,11 +59,35 @@ def render(report: Report) -> str:
         details=details,
         assumptions=assumptions,
         chart=_charts(report),
+        stops=list(view.stops(report)),
+        left_out=left_out(report),
+        gists=_gists(report),
+        colours=COLOURS,
         shown=SHOWN,
         script=script,
         script_hash=f"sha256-{digest}",
     )
     return "\n".join(visible(line) for line in page.split("\n"))
+
+
+def _gists(report: Report) -> dict[str, str]:
+    """Return what sections come to, for those who do not unfold them: of the variant to release."""
+    name = details.chosen(report)
+    if name is None:
+        return dict.fromkeys(SECTIONS, "")
+    before, after = report.variant(report.baseline), report.variant(name)
+    cells = {
+        "size": (view.size(report, before), view.size(report, after)),
+        "speed": (view.latency(report, report.baseline), view.latency(report, name)),
+        "accuracy": (view.accuracy(report, report.baseline), view.accuracy(report, name)),
+        "cost": (view.price(report, report.baseline), view.price(report, name)),
+    }
+    measured = {
+        section: f"{name}: {old.text} → {new.text}{f', {new.beside}' if new.beside else ''}"
+        for section, (old, new) in cells.items()
+        if NOT_MEASURED not in (old.text, new.text)
+    }
+    return dict.fromkeys(SECTIONS, "") | measured
 
 
 def _charts(report: Report) -> dict[str, str]:
@@ -112,9 +151,16 @@ def _plot(report: Report) -> str:
 
 def _work(report: Report) -> str:
     """Draw accuracy against multiply-accumulates, where variants differ in those: the curve of pruning."""
-    if len({variant.get("macs") for variant in report.variants}) < 2:
+    ruined = left_out(report)
+    if len({variant.get("macs") for variant in report.variants if variant["id"] not in ruined}) < 2:
         return ""
     return _against(report, "work", _macs, "MACs of one sample (logarithmic), left is less work", format_count, None)
+
+
+def left_out(report: Report) -> list[str]:
+    """Return the ruined variants, which would press all others into a corner; empty where no other is left."""
+    ruined = [name for name in report.candidates if loss(report, name).state == "ruined"]
+    return ruined if len(ruined) < len(report.candidates) else []
 
 
 Across = Callable[[Report, str], Mark | None]
@@ -128,10 +174,13 @@ def _against(
         (_accuracy, view.metric_name(report)) if report.metric else (_agreement, f"agreement with {report.baseline}, %")
     )
     points = []
+    ruined = set(left_out(report))
     for variant in report.variants:
+        if variant["id"] in ruined:
+            continue
         x, y = across(report, variant["id"]), upwards(report, variant["id"])
         if x is not None and y is not None:
-            points.append(Point(label=variant["id"], x=x, y=y))
+            points.append(Point(label=x.label, x=x, y=y))
     if len(points) < 2:
         return ""
     return charts.plot(
@@ -211,5 +260,13 @@ def _agreement(report: Report, variant: str) -> Mark | None:
 
 def _mark(report: Report, variant: str, value: float, interval: tuple[float, float] | None, text: str) -> Mark:
     low, high = interval or (value, value)
-    kind = "baseline" if variant == report.baseline else outcome(report.checks_of(variant))
-    return Mark(label=variant, text=text, value=value, low=low, high=high, kind=kind)
+    kind = "baseline" if variant == report.baseline else view.judged(report, variant) or "pass"
+    waived = kind == "pass" and any(check.verdict == "waived" for check in report.checks_of(variant))
+    return Mark(
+        label=f"{variant} (waived)" if waived else variant,
+        text=text,
+        value=value,
+        low=low,
+        high=high,
+        kind="waived" if waived else kind,
+    )

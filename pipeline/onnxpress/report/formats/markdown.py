@@ -15,7 +15,9 @@ def render(report: Report) -> str:
     """Return the report as Markdown."""
     parts = [
         f"# {escape(view.title(report))}",
-        f"**{escape(view.verdict(report))}** {escape(report.headline.text)}",
+        f"**{escape(view.verdict(report))}**",
+        "\n".join(f"- {escape(f'{view.VERDICT_MARKS[mark]} {sentence}')}" for mark, sentence in view.stops(report)),
+        escape(report.headline.text),
         _lines(
             ["variant<br>steps", *map(cell, view.headings(report))],
             ([f"{escape(row.variant)}<br>{escape(row.steps)}", *map(cell, row.cells)] for row in view.rows(report)),
@@ -24,7 +26,7 @@ def render(report: Report) -> str:
         escape(view.caption(report)),
     ]
     sections: dict[str, list[tables.Table]] = {
-        "Gate": [tables.checks(report)] if report.checks else [],
+        "Gate": [tables.checks(report), tables.passed(report)],
         "Size": [tables.sizes(report), details.dtypes(report)],
         "Layers": [details.sparsity(report), details.sensitivity(report)],
         "Speed": [tables.timings(report), details.operator_table(report)] if report.bench else [],
@@ -42,7 +44,7 @@ def render(report: Report) -> str:
         if filled:  # what was not measured is among the limits
             parts += [f"## {name}", *(table(content) for content in filled)]
     parts += ["## Limits of these measurements", "\n".join(f"- {escape(limit)}" for limit in view.limits(report))]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(filter(None, parts)) + "\n"
 
 
 def table(content: tables.Table) -> str:

@@ -13,3 +13,11 @@ if (slider) {
   });
   shown.textContent = slider.value + "%";
 }
+// All sections at once, for reading through and for searching.
+const unfold = document.getElementById("unfold");
+unfold.hidden = false;
+unfold.addEventListener("click", () => {
+  for (const section of document.querySelectorAll("details.fold")) {
+    section.open = true;
+  }
+});

@@ -58,7 +58,7 @@ def render(report: Report, *, width: int | None = None, colour: bool | None = No
         Text(printable(f"{view.caption(report)}{left_out}"), style="dim"),
         "",
     ]
-    notable = sorted((check for check in report.checks if check.verdict not in ("pass", "skipped")), key=_urgency)
+    notable = sorted((check for check in report.checks if check.verdict not in ("pass", "skipped")), key=view.urgency)
     if notable:
         parts += [_check_table(notable, width=room), ""]
     limits = Table.grid(padding=(0, 1, 0, 0))
@@ -85,7 +85,7 @@ def gate(report: Report, policy: str, code: int, *, width: int | None = None, co
         where += [f"onnxruntime {runtime['onnxruntime']} {runtime['provider']}"]
     failing = next((check for check in report.checks if check.outcome == "fail" and check.line), None)
     advice = f" To accept it all the same, edit {policy}:{failing.line} or add a waiver." if failing else ""
-    ordered = sorted(report.checks, key=_urgency)
+    ordered = sorted(report.checks, key=view.urgency)
     parts: list[RenderableType] = [
         Text(printable("   ".join(where)), style="dim"),
         _check_table(ordered, width=width or columns()),
@@ -97,11 +97,6 @@ def gate(report: Report, policy: str, code: int, *, width: int | None = None, co
         ),
     ]
     return show(parts, width=width, colour=colour)
-
-
-def _urgency(check: Check) -> int:
-    """Return 0 for what stops the release, then what is worth reading, then what passed."""
-    return 0 if check.outcome == "fail" else 1 if check.outcome != "pass" else 3 if check.verdict == "pass" else 2
 
 
 def evaluation(document: Document) -> str:
