@@ -8,6 +8,7 @@ explicit and the same everywhere. onnxruntime sizes its thread pool from the hos
 from __future__ import annotations
 
 import importlib
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from onnxpress import host, session_keys
+from onnxpress import host, session_keys, watch
 from onnxpress.errors import ModelError, UsageError, did_you_mean
 from onnxpress.quiet import quiet
 from onnxpress.scratch import temporary
@@ -103,8 +104,10 @@ def open_session(model: Path | ir.Model, options: SessionOptions | None = None) 
     if options.profile_prefix is not None:
         settings.enable_profiling = True
         settings.profile_file_prefix = str(options.profile_prefix)
+    # Providers of other devices compile kernels, or whole engines, for minutes.
+    nbytes, held = (model.stat().st_size if options.provider == "cpu" else math.inf), watch.own_bytes()
     try:
-        with quiet():  # it prints a banner where a provider does not work, which is said below
+        with watch.native("loading the model in onnxruntime", nbytes), quiet():  # it prints a banner where a provider does not work, which is said below
             session = ort.InferenceSession(
                 str(model),
                 settings,
@@ -119,6 +122,7 @@ def open_session(model: Path | ir.Model, options: SessionOptions | None = None) 
         if model.is_symlink() and "External data" in reason:  # it lies beside what the link points to
             return open_session(model.resolve(), options)
         raise ModelError(f"model {model}: onnxruntime {ort.__version__} cannot load it: {reason}") from error
+    session.nbytes = max(nbytes, watch.own_bytes() - held)  # weights in files of their own count, too
     session.disable_fallback()  # else a provider that fails in a run is silently replaced by the CPU
     if session.get_providers()[0] != provider.NAME:  # as onnxruntime does, silently, when one cannot even be created
         raise UsageError(
@@ -208,8 +212,10 @@ def run(session: Any, feeds: Mapping[str, Any], run_options: Any = None) -> Arra
 
     """
     names = [output.name for output in session.get_outputs()]
+    nbytes = getattr(session, "nbytes", 0) + sum(getattr(value, "nbytes", 0) for value in feeds.values())
     try:
-        return dict(zip(names, session.run(names, dict(feeds), run_options), strict=True))
+        with watch.native("running the model in onnxruntime", nbytes):
+            return dict(zip(names, session.run(names, dict(feeds), run_options), strict=True))
     except Exception as error:
         shapes = {name: f"{value.dtype}{list(value.shape)}" for name, value in feeds.items()}
         reason = " ".join(str(error).split())

@@ -90,6 +90,7 @@ def bench(
             shown = baseline if name == AGAIN else name
             request = Load(
                 model=str(models[shown]),
+                size_bytes=artifacts[shown].size_bytes,
                 provider=options.providers[0],
                 threads=layout.threads,
                 sessions=layout.sessions,

@@ -16,6 +16,8 @@ class Load:
     """Ask for a model to be loaded and run. The first request to a worker."""
 
     model: str
+    size_bytes: int
+    """Of the model's files; says how long loading and a run may take."""
     provider: str
     threads: int
     """Of one session."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import TypeVar
+from typing import IO, TypeVar
 
 from onnxpress import errors
 from onnxpress.bench.messages import (
@@ -27,6 +28,7 @@ from onnxpress.bench.messages import (
     encode,
 )
 from onnxpress.errors import ModelError, OnnxpressError
+from onnxpress.watch import TICK_S, Limit, allowed_s
 
 Reply = TypeVar("Reply", Loaded, WarmedUp, Block, Served, Dissected)
 
@@ -102,6 +104,8 @@ class WorkerProcess:
         try:
             stdin.write(encode(request))
             stdin.flush()
+            if isinstance(request, Load) and request.provider == "cpu":  # other devices compile for minutes
+                self._wait(request, stdout)
             line = stdout.readline()
         except BrokenPipeError:
             line = ""
@@ -113,6 +117,17 @@ class WorkerProcess:
             raise kind(f"variant {self._variant!r}: {reply.message}")
         assert isinstance(reply, answer)  # noqa: S101 - for mypy; a worker answers what it is asked
         return reply
+
+    def _wait(self, request: Load, stdout: IO[str]) -> None:
+        """Wait for the first answer; a model that has run once will end again.
+
+        Raises:
+            ModelError: loading and running take longer than that of a model of this size can.
+        """
+        limit = Limit(self._process.pid, allowed_s(2 * request.size_bytes))
+        while sys.platform != "win32" and not select.select([stdout], [], [], TICK_S)[0]:
+            if limit.passed():
+                raise ModelError(f"variant {self._variant!r}, model {request.model}: running it {limit}")
 
     def _obituary(self, request: Request) -> str:
         code = self._process.wait()

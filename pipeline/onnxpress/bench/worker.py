@@ -13,6 +13,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+from onnxpress import watch
 from onnxpress.bench.messages import Dissect, Failed, Load, Measure, Message, Serve, WarmUp, decode, encode
 from onnxpress.errors import ModelError, OnnxpressError
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Answer requests until the pipe ends."""
+    watch.die_with(os.getppid())  # in native code it would not see that the pipe ends
     # Whatever libraries print must not land between the replies.
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())

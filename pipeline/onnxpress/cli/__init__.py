@@ -16,7 +16,7 @@ from typing import NoReturn
 import click
 
 import onnxpress
-from onnxpress import signals
+from onnxpress import signals, watch
 from onnxpress.cli import (
     baseline,
     bench,
@@ -61,7 +61,9 @@ for command in (
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line and exit; a user's mistake is one line on standard error, never a traceback."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments is None:
+        arguments = sys.argv[1:]
+        watch.divide(arguments)
     verbose = any(argument in ("-v", "--verbose") for argument in arguments)
     with signals.interrupting(), hushed(shown=verbose):
         try:

@@ -18,6 +18,7 @@ def load(model: Path, samples: Sequence[np.ndarray], options: dict[str, str]) ->
     np.savez(model.with_suffix(".npz"), **{f"{i}.0": value for i, value in enumerate(samples)})  # type: ignore[arg-type]
     request = Load(
         model=str(model),
+        size_bytes=1000,
         provider="cuda",
         threads=1,
         spin="stop",

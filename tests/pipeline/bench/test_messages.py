@@ -21,8 +21,26 @@ from onnxpress.bench.messages import (
 @pytest.mark.parametrize(
     "message",
     [
-        Load(model="a b.onnx", provider="cpu", threads=2, spin="stop", samples="s.npz", names=("x", "größe\n")),
-        Load(model="m", provider="cuda", threads=2, sessions=2, spin="on", samples="s", names=(), config={"a": "1"}),
+        Load(
+            model="a b.onnx",
+            size_bytes=1000,
+            provider="cpu",
+            threads=2,
+            spin="stop",
+            samples="s.npz",
+            names=("x", "größe\n"),
+        ),
+        Load(
+            model="m",
+            size_bytes=1000,
+            provider="cuda",
+            threads=2,
+            sessions=2,
+            spin="on",
+            samples="s",
+            names=(),
+            config={"a": "1"},
+        ),
         Loaded(
             onnxruntime="1.31.1",
             import_ms=1.5,

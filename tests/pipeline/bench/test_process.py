@@ -20,7 +20,9 @@ NEGATE = "g (float[N, 3] x) => (float[N, 3] y) { y = Neg(x) }"
 def request(model: Path, provider: str = "cpu") -> Load:
     np.savez(model.parent / "samples.npz", **{"0.0": np.ones((1, 3), np.float32)})
     samples = str(model.parent / "samples.npz")
-    return Load(model=str(model), provider=provider, threads=1, spin="stop", samples=samples, names=("x",))
+    return Load(
+        model=str(model), size_bytes=1000, provider=provider, threads=1, spin="stop", samples=samples, names=("x",)
+    )
 
 
 @contextmanager

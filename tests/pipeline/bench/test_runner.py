@@ -25,6 +25,7 @@ def load(model: Path, *, sessions: int = 1, profile: str | None = None, **sample
     np.savez(model.with_suffix(".npz"), **arrays)  # type: ignore[arg-type]
     request = Load(
         model=str(model),
+        size_bytes=1000,
         provider="cpu",
         threads=1,
         sessions=sessions,

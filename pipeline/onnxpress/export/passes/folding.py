@@ -2,8 +2,8 @@
 
 A node is folded when all of its inputs are constants and its result is not much larger than they are; so is the size of
 an axis that is fixed, asked for at run time by Shape, Size, or a Gather or Slice behind a Shape. What stays: random
-operators, control flow, operators of other domains, and DequantizeLinear, whose float result is what quantization had
-got rid of.
+operators, those that take long to compute here, control flow, operators of other domains, and DequantizeLinear, whose
+float result is what quantization had got rid of.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from onnxpress import graph
+from onnxpress import graph, watch
 from onnxpress.export.passes.rewiring import NONDETERMINISTIC, initializer, named, remove
 from onnxpress.export.protos import INLINE_BYTES
 
@@ -27,7 +27,26 @@ LAZY_BYTES = 64_000_000
 MOVING = frozenset({"Cast", "Flatten", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
 BOUNDED = frozenset({"Compress", "NonZero", "Unique"})
 """Their result's shape depends on values, but it is never much larger than the input."""
-KEPT = NONDETERMINISTIC | {"Constant", "DequantizeLinear", "QuantizeLinear"}
+SLOW = frozenset(
+    {
+        *(
+            "Attention",
+            "Col2Im",
+            "Conv",
+            "ConvInteger",
+            "ConvTranspose",
+            "DFT",
+            "DeformConv",
+            "GridSample",
+            "GRU",
+            "LSTM",
+        ),
+        *("ImageDecoder", "MaxRoiPool", "MaxUnpool", "NonMaxSuppression", "QLinearConv", "RNN", "RegexFullMatch"),
+        *("Resize", "RoiAlign", "STFT", "Upsample", "AveragePool", "LpPool", "MaxPool"),
+    }
+)
+"""The evaluator computes these value by value, for hours if an attribute says so; onnxruntime folds them, too."""
+KEPT = NONDETERMINISTIC | SLOW | {"Constant", "DequantizeLinear", "QuantizeLinear"}
 
 _log = logging.getLogger(__name__)
 
@@ -111,7 +130,8 @@ def _computed(node: ir.Node, opsets: Mapping[str, int]) -> list[ir.TensorProtoco
         from onnx.reference import ReferenceEvaluator  # 20 MB of code: only for models that have something to fold
 
         feeds = {f"in{index}": tensor.numpy() for index, tensor in enumerate(tensors) if tensor is not None}
-        with np.errstate(all="ignore"):
+        what = f"computing the constant node {node.name!r} ({node.op_type})"
+        with np.errstate(all="ignore"), watch.native(what, given_bytes):
             arrays = ReferenceEvaluator(single).run(None, feeds)
         return [ir.tensor(np.asarray(array)) for array in arrays]
 

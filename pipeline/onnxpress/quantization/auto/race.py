@@ -63,6 +63,7 @@ class Race:
         """
         request = Load(
             model=str(model),
+            size_bytes=sum(file.stat().st_size for file in model.parent.glob(f"{model.stem}*")),  # its weights, too
             provider=self._session.provider,
             threads=self._session.threads,
             spin=self._session.spin,
