@@ -107,7 +107,10 @@ def open_session(model: Path | ir.Model, options: SessionOptions | None = None) 
     # Providers of other devices compile kernels, or whole engines, for minutes.
     nbytes, held = (model.stat().st_size if options.provider == "cpu" else math.inf), watch.own_bytes()
     try:
-        with watch.native("loading the model in onnxruntime", nbytes), quiet():  # it prints a banner where a provider does not work, which is said below
+        with (
+            watch.native("loading the model in onnxruntime", nbytes),
+            quiet(),
+        ):  # it prints a banner where a provider does not work, which is said below
             session = ort.InferenceSession(
                 str(model),
                 settings,
