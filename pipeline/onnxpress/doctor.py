@@ -6,6 +6,7 @@ import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -28,6 +29,7 @@ OPTIONAL = {
 }
 RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino", "onnxruntime-qnn")
 """Distributions that all install the same package, ``onnxruntime``, and overwrite each other's files."""
+GPU_RUNTIME = "onnxruntime-gpu"
 SMALL_MEMORY = 2 * 2**30
 NO_SCRATCH = "Set TMPDIR to a folder that can be written; without one no model can be tried."
 
@@ -61,7 +63,18 @@ def _software() -> Iterator[Finding]:
         )
     for package, advice in OPTIONAL.items():
         version = _version(package)
-        yield Finding(name=package, value=version or "not installed", advice="" if version else advice)
+        yield Finding(
+            name=package,
+            value=f"{version}{_on_disk(package)}" if version else "not installed",
+            advice="" if version else advice,
+        )
+    cuda = sorted(each.name for each in metadata.distributions() if each.name.lower().startswith("nvidia-"))
+    if cuda:
+        yield Finding(
+            name="CUDA libraries",
+            value=f"{len(cuda)} of NVIDIA's packages{_on_disk(*cuda)}",
+            advice="Only a GPU needs them. For CPUs install PyTorch's CPU build; the README has the command.",
+        )
 
 
 def _runtime() -> Iterator[Finding]:
@@ -75,11 +88,14 @@ def _runtime() -> Iterator[Finding]:
             "runs on the CPU.",
         )
     else:
+        advice = "" if installed else "Install onnxruntime-gpu (x86-64 Linux, Windows) or onnxruntime (others)."
+        if _version(GPU_RUNTIME):
+            advice = "It holds CUDA code and runs on CPUs, too. Where only CPUs serve, requirements-cpu.txt is smaller."
         yield Finding(
             name="onnxruntime",
-            value=installed[0] if installed else "not installed",
+            value=f"{installed[0]}{_on_disk(installed[0].split()[0])}" if installed else "not installed",
             status="ok" if installed else "fail",
-            advice="" if installed else "Install onnxruntime-gpu (x86-64 Linux, Windows) or onnxruntime (others).",
+            advice=advice,
         )
     try:
         offered = list(session.onnxruntime().get_available_providers())
@@ -179,6 +195,13 @@ def _version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
+
+
+def _on_disk(*packages: str) -> str:
+    """Return what packages take on disk, ready to follow a version; "" where pip kept no list of their files."""
+    files = [file for package in packages if _version(package) for file in metadata.files(package) or ()]
+    sizes = [Path(str(file.locate())).stat().st_size for file in files if Path(str(file.locate())).is_file()]
+    return f" ({format_bytes(sum(sizes))} on disk)" if sizes else ""
 
 
 def _tiny_model() -> ir.Model:

@@ -6,7 +6,7 @@ the hour of work before it. The schema is DESIGN's ``onnxpress.recipe/1``; see `
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -109,6 +109,21 @@ class Recipe(BaseModel):
         except UsageError as error:
             raise UsageError(f"recipe {path}{error}") from error
         return recipe._checked()
+
+    def only(self, names: Collection[str]) -> Recipe:
+        """Return the recipe with some of its variants, in its own order; none named are all.
+
+        Raises:
+            UsageError: there is no such variant.
+        """
+        wrong = next((name for name in names if name not in self.variants), None)
+        if wrong is not None:
+            raise UsageError(f"recipe {self.path}: no variant {wrong!r}.{did_you_mean(wrong, self.variants)}")
+        if not names:
+            return self
+        kept = {name: steps for name, steps in self.variants.items() if name in names}
+        cost = None if self.cost is None else self.cost.only([BASELINE, *kept])
+        return self.model_copy(update={"variants": kept, "cost": cost})
 
     def _checked(self) -> Recipe:
         """Resolve paths, and check what needs more than one key."""

@@ -32,6 +32,7 @@ from onnxpress.distillation.options import DistillOptions
 from onnxpress.errors import ModelError, OutputError, UsageError
 from onnxpress.files import dumps, write_text
 from onnxpress.gate import reader
+from onnxpress.gate.policy import Policy
 from onnxpress.progress import Progress, Stage, unshown
 from onnxpress.provenance import source_sha256, versions
 from onnxpress.pruning.options import PruneOptions
@@ -55,6 +56,15 @@ class Samples:
     evaluation: Dataset | None
     metric: str | None
 
+    @classmethod
+    def of(cls, recipe: Recipe) -> Samples:
+        """Open the data of a recipe; nothing is read yet."""
+        return cls(
+            calibration=recipe.data.calibration_data(),
+            evaluation=recipe.data.evaluation_data(),
+            metric=recipe.data.metric,
+        )
+
 
 def run(recipe: Recipe, folder: Path, progress: Progress, *, now: Callable[[], datetime] | None = None) -> Report:
     """Do everything a recipe asks for.
@@ -71,15 +81,9 @@ def run(recipe: Recipe, folder: Path, progress: Progress, *, now: Callable[[], d
     Raises:
         OnnxpressError: see the commands; finished steps stay for the next run.
     """
-    policy = reader.read(Path(recipe.gate)) if recipe.gate else None  # before any work
-    from onnxpress.evaluation.evaluate import check_metric
     from onnxpress.report import files
 
-    check_metric(recipe.data.metric)
-    if recipe.cost is not None:
-        from onnxpress.cost.cost import check
-
-        check(recipe.cost, [BASELINE, *recipe.variants])
+    policy = checked(recipe)
     _create(folder)
     with _locked(folder):
         variants = _variants(recipe, folder, progress)
@@ -94,15 +98,27 @@ def run(recipe: Recipe, folder: Path, progress: Progress, *, now: Callable[[], d
         return report
 
 
+def checked(recipe: Recipe) -> Policy | None:
+    """Find what a recipe names and is not there, before any work: policy, metric, prices; return the policy.
+
+    Raises:
+        UsageError: something is not there, or is not what it should be.
+    """
+    from onnxpress.evaluation.evaluate import check_metric
+
+    check_metric(recipe.data.metric)
+    if recipe.cost is not None:
+        from onnxpress.cost.cost import check
+
+        check(recipe.cost, [BASELINE, *recipe.variants])
+    return reader.read(Path(recipe.gate)) if recipe.gate else None
+
+
 def _variants(recipe: Recipe, folder: Path, progress: Progress) -> dict[str, list[Done]]:
     """Make the artifact of every variant; return the steps of each, the export first."""
     store = folder / "steps"
     remove_abandoned(store)
-    samples = Samples(
-        calibration=recipe.data.calibration_data(),
-        evaluation=recipe.data.evaluation_data(),
-        metric=recipe.data.metric,
-    )
+    samples = Samples.of(recipe)
     exported = _export(recipe, store, progress)
     variants = {BASELINE: [exported]}
     for name, steps in recipe.variants.items():
@@ -118,14 +134,19 @@ def _variants(recipe: Recipe, folder: Path, progress: Progress) -> dict[str, lis
 def _export(recipe: Recipe, store: Path, progress: Progress) -> Done:
     from onnxpress.export.export import export
 
-    source, options = recipe.model.source, recipe.model.model_dump(mode="json", exclude={"source", "shape"})
-    entry = {"step": "export", "options": options, "source_sha256": source_sha256(source, recipe.model.weights)}
+    source = recipe.model.source
 
     def work() -> tuple[Edit, dict[str, Any]]:
         exported = export(source, recipe.model)
         return exported.edit, {"verification": exported.verification and asdict(exported.verification)}
 
-    return stored(store, entry, work, progress, text=f"export {Path(source).name}")
+    return stored(store, export_entry(recipe), work, progress, text=f"export {Path(source).name}")
+
+
+def export_entry(recipe: Recipe) -> dict[str, Any]:
+    """Return everything that the exported model depends on."""
+    source, options = recipe.model.source, recipe.model.model_dump(mode="json", exclude={"source", "shape"})
+    return {"step": "export", "options": options, "source_sha256": source_sha256(source, recipe.model.weights)}
 
 
 def _apply(
@@ -143,6 +164,22 @@ def _apply(
         raise UsageError(
             f"variant {variant!r}, step {step.name}: needs data.calibration, which the recipe does not give."
         )
+
+    def work() -> tuple[Edit, dict[str, Any]]:
+        try:
+            statistics = _statistics(step, given, calibration, store, progress) if calibration else None
+            journal = store / f"search-{given.sha256[:12]}.jsonl"
+            return apply(step, given.path, baseline.path, samples, journal, statistics, progress.stage), {}
+        except ModelError as error:
+            raise ModelError(f"variant {variant!r}, step {step.name}: {error}") from error
+
+    entry = step_entry(step, given, baseline, samples)
+    return stored(store, entry, work, progress, text=f"{variant}: {step.name}")
+
+
+def step_entry(step: Step, given: Artifact, baseline: Artifact, samples: Samples) -> dict[str, Any]:
+    """Return everything that a step's result depends on."""
+    calibration = samples.calibration if uses_calibration(step) else None
     entry = {
         "step": step.name,
         "options": step.options.model_dump(mode="json"),
@@ -158,16 +195,7 @@ def _apply(
         entry |= {"host": host.describe().fingerprint}
     if isinstance(step.options, DistillOptions):
         entry |= {"teacher_sha256": baseline.sha256}
-
-    def work() -> tuple[Edit, dict[str, Any]]:
-        try:
-            statistics = _statistics(step, given, calibration, store, progress) if calibration else None
-            journal = store / f"search-{given.sha256[:12]}.jsonl"
-            return apply(step, given.path, baseline.path, samples, journal, statistics, progress.stage), {}
-        except ModelError as error:
-            raise ModelError(f"variant {variant!r}, step {step.name}: {error}") from error
-
-    return stored(store, entry, work, progress, text=f"{variant}: {step.name}")
+    return entry
 
 
 def _statistics(step: Step, given: Artifact, data: Dataset, store: Path, progress: Progress) -> Profile | None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from onnxpress.provenance import code_sha256, versions
 from onnxpress.results.base import read_json
 from onnxpress.results.report import Record
 from onnxpress.scratch import explained, scratch_folder
+from onnxpress_calibration.documents import JSON_BYTES, DocumentError, parse_json, read_bytes
 
 MODEL_FILE = "model.onnx"
 RECORD_FILE = "step.json"
@@ -46,14 +48,15 @@ def stored(
     text: str,
 ) -> Done:
     """Return a step from the store, or do its work and store it in one rename."""
-    entry = entry | {"versions": versions()}
-    home = store / key(entry)
-    done = _read(home)
+    done = find(store, entry)
     if done is not None:
         progress.done(f"{text}: unchanged")
         return done
+    entry = entry | {"versions": versions()}
+    home = store / key(entry)
     shutil.rmtree(home, ignore_errors=True)
     with progress.task(text):
+        begin = time.monotonic()
         edit, extra = work()
         with explained(f"run folder {store.parent}"), scratch_folder(store) as scratch:
             new = scratch / home.name
@@ -64,12 +67,29 @@ def stored(
                 "changed": list(edit.changed),
                 "skipped": [asdict(skip) for skip in edit.skipped],
                 "artifact_sha256": made.sha256,
+                "seconds": round(time.monotonic() - begin, 3),
             }
             write_text(new / RECORD_FILE, dumps(record | extra))
             new.rename(home)
     done = _read(home)
     assert done is not None  # noqa: S101 - just written
     return Done(artifact=done.artifact, record=done.record, cached=False)
+
+
+def find(store: Path, entry: Mapping[str, Any]) -> Done | None:
+    """Return a finished step; None when it is not there or not what was written."""
+    return _read(store / key({**entry, "versions": versions()}))
+
+
+def times_s(store: Path) -> Iterator[tuple[Mapping[str, Any], float]]:
+    """Yield the record of every finished step, the oldest first, and how many seconds it took."""
+    for file in sorted(store.glob(f"*/{RECORD_FILE}"), key=lambda file: file.stat().st_mtime_ns):
+        try:
+            record = parse_json(read_bytes(file, JSON_BYTES))
+        except (OSError, DocumentError):
+            continue
+        if isinstance(record, Mapping) and isinstance(record.get("seconds"), float):
+            yield record, record["seconds"]
 
 
 def key(entry: Mapping[str, Any]) -> str:

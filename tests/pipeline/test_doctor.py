@@ -36,6 +36,7 @@ def installed(monkeypatch: pytest.MonkeyPatch, *packages: str) -> None:
         raise metadata.PackageNotFoundError(package)
 
     monkeypatch.setattr(metadata, "version", version)
+    monkeypatch.setattr(metadata, "files", lambda package: [])  # noqa: ARG005
 
 
 def test_this_installation_works() -> None:
@@ -51,6 +52,19 @@ def test_two_runtimes_overwrite_each_other(monkeypatch: pytest.MonkeyPatch) -> N
     assert found.status == "fail"
     assert found.value == "onnxruntime 1.2.3, onnxruntime-gpu 1.2.3"
     assert "Uninstall all" in found.advice
+
+
+def test_what_is_large_says_how_large_it_is() -> None:
+    assert " on disk)" in finding("torch").value
+    assert finding("onnxruntime").value.endswith("MB on disk)")
+
+
+def test_the_cuda_libraries_of_pytorch_are_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        metadata, "distributions", lambda: [SimpleNamespace(name="nvidia-cublas"), SimpleNamespace(name="six")]
+    )
+    assert finding("CUDA libraries").value == "1 of NVIDIA's packages"
+    assert "Only a GPU needs them" in finding("CUDA libraries").advice
 
 
 def test_no_runtime_and_no_torch(monkeypatch: pytest.MonkeyPatch) -> None:

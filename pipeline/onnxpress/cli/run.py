@@ -14,20 +14,26 @@ from onnxpress.cli.shared import TEXT, Result, common
 @click.command()
 @click.argument("recipe", type=TEXT)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Run folder; default NAME-run beside you.")
+@click.option("--variant", "variants", multiple=True, metavar="NAME", help="Only this variant, and the float model.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done, what is done already, and how long it takes.")
 @common
-def run(recipe: str, output: Path | None, result: Result) -> None:
+def run(recipe: str, output: Path | None, variants: tuple[str, ...], dry_run: bool, result: Result) -> None:
     """Do everything in RECIPE (a file, or zoo:NAME): export, variants, evaluate, bench, cost, report, gate.
 
     A second run repeats only the measurements; an interrupted one continues.
     """
-    from onnxpress import runner
+    from onnxpress import plan, runner
     from onnxpress.gate import check
     from onnxpress.printing import printable
     from onnxpress.recipe import Recipe
     from onnxpress.report.formats import terminal
 
-    loaded = Recipe.load(recipe_path(recipe))
+    loaded = Recipe.load(recipe_path(recipe)).only(variants)
     folder = output or Path(f"{loaded.path.stem}-run")
+    if dry_run:
+        planned = plan.plan(loaded, folder)
+        result.show(plan.render(planned), plan.document(planned))
+        return
     finished = runner.run(loaded, folder, result.progress)
     place = printable(f"report: {folder / 'report.html'}")
     result.show(f"{terminal.render(finished)}\n\n{place}", json.loads(finished.to_json()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -175,3 +175,12 @@ class CostOptions(BaseModel):
     """Dollars an hour by machine or type; goes before every table."""
     max_price_age: Annotated[timedelta, BeforeValidator(_days)] = MAX_PRICE_AGE
     """Older prices are warned of; when it is given, they end the command with exit code 4."""
+
+    def only(self, variants: Collection[str]) -> CostOptions:
+        """Return the options without what is said of other variants."""
+        rates = {
+            machine: {name: rate for name, rate in each.items() if name in variants}
+            for machine, each in self.throughput.items()
+        }
+        one_off = {name: each for name, each in self.one_off.items() if name in variants}
+        return self.model_copy(update={"throughput": rates, "one_off": one_off})

@@ -94,7 +94,7 @@ def servers(bench: Document) -> Table:
             (
                 name,
                 f"p{server['sla']['percent']:g} ≤ {format_ms(server['sla']['limit_ms'])}",
-                "none" if server["rate_per_s"] is None else rate(server["rate_per_s"]),
+                _highest_rate(server),
                 _ms(server["p50_ms"]),
                 _ms(server["p99_ms"]),
                 UNKNOWN if server["utilisation"] is None else format_ratio(server["utilisation"]),
@@ -102,6 +102,16 @@ def servers(bench: Document) -> Table:
             for name, server in served
         ),
     )
+
+
+def _highest_rate(server: Document) -> str:
+    """Return the rate, or why there is none: the lowest one that was tried, and what share of the capacity it is."""
+    if server["rate_per_s"] is not None:
+        return rate(server["rate_per_s"])
+    tried, capacity = server.get("too_high_per_s"), server["capacity_per_s"]
+    if tried is None:
+        return "none"
+    return f"none: {rate(tried)}/s, {tried / capacity:.0%} of the capacity, are too many already"
 
 
 def energies(bench: Document) -> Table:

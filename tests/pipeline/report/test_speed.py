@@ -61,5 +61,7 @@ def test_everything_that_was_measured_is_shown() -> None:
 
 def test_a_service_level_that_cannot_be_kept_is_said() -> None:
     document = full()
-    document["variants"][0]["server"] |= {"rate_per_s": None, "p50_ms": None, "p99_ms": None, "utilisation": None}
-    assert ("int8", "p99 ≤ 20.0 ms", "none", "-", "-", "-") in speed.servers(document).rows
+    none = {"rate_per_s": None, "p50_ms": None, "p99_ms": None, "utilisation": None}
+    document["variants"][0]["server"] |= none | {"too_high_per_s": 120.0, "capacity_per_s": 1200.0}
+    why = "none: 120/s, 10% of the capacity, are too many already"
+    assert ("int8", "p99 ≤ 20.0 ms", why, "-", "-", "-") in speed.servers(document).rows
