@@ -8,13 +8,17 @@ BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS)
 DEMO ?= demo-run
 
-.PHONY: demo test lint types check clean
+.PHONY: demo test test-haswell lint types check clean
 
 demo: .venv/.demo
 	$(BIN)/python -m onnxpress run zoo:digits_resnet --output "$(DEMO)"
 
 test: .venv/.test
 	$(BIN)/python -m pytest
+
+# int8 arithmetic on an emulated CPU without VNNI; needs QEMU's user mode (Debian, Ubuntu: apt install qemu-user).
+test-haswell: .venv/.test
+	.ci/haswell
 
 lint: .venv/.test
 	$(BIN)/python -m ruff check .

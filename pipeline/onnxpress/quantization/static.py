@@ -25,6 +25,7 @@ from onnxpress.quantization.params import (
     quantize_bias,
 )
 from onnxpress.quantization.placement import ABSORBS, Placement, remove_unused
+from onnxpress.quantization.saturation import limited
 from onnxpress.quantization.weights import Weights
 
 
@@ -42,9 +43,10 @@ def write(
         placement: Which nodes and tensors become int8.
         ranges: (low, high) by the name of each tensor in ``placement.measured``.
         options: How to write; which nodes is the placement's business.
-        weights: Integers made before, when the same model (or its clones) is written again with other decisions.
+        weights: Integers made before, when the same model (or its clones) is written again with other decisions; by
+            default such that no pair saturates on any CPU that may serve.
     """
-    weights = weights or Weights()
+    weights = weights or limited(model, options)
     params = {
         value: activation_params(*ranges[value.name or ""], options.activations, symmetric=options.symmetric)
         for value in placement.measured

@@ -58,6 +58,7 @@ def test_onnxruntime_writes_what_it_writes_with_its_own_minmax(
         np.testing.assert_allclose(ours[name].astype(float), value.const_value.numpy().astype(float), rtol=1e-5, atol=1)
 
 
+@pytest.mark.int8
 @pytest.mark.parametrize("written", ["qdq", "qoperator"])
 def test_onnxruntime_is_proven_like_our_own(written: str, tmp_path: Path) -> None:
     model = graphs.residual()

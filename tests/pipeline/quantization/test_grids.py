@@ -45,7 +45,11 @@ def running(model: ir.Model, folder: Path) -> Counter[str]:
 @pytest.mark.parametrize(
     ("activations", "weights", "symmetric"),
     [
-        *itertools.product(("uint8", "int8"), ("int8", "uint8"), (False, True)),
+        *(
+            pytest.param(activations, "int8", symmetric, marks=pytest.mark.int8)
+            for activations, symmetric in itertools.product(("uint8", "int8"), (False, True))
+        ),
+        *itertools.product(("uint8", "int8"), ("uint8",), (False, True)),
         *itertools.product(("uint16", "int16"), ("int8",), (False, True)),
     ],
 )
@@ -77,6 +81,7 @@ def test_eight_bits_run_on_integers(
     assert not FLOAT & ran.keys()
 
 
+@pytest.mark.int8
 @pytest.mark.parametrize("build", list(SHAPES))
 @pytest.mark.parametrize(
     ("activations", "weights", "per_tensor"),
@@ -105,6 +110,7 @@ def test_sixteen_bits_in_an_older_opset_use_the_operators_of_onnxruntime() -> No
     np.testing.assert_allclose(run(old, graphs.conv_chain), run(new, graphs.conv_chain), atol=1e-5)
 
 
+@pytest.mark.int8
 def test_unsigned_weights_compute_the_same_numbers() -> None:
     signed, unsigned = (
         run(quantized(graphs.conv_chain, QuantizeOptions(weights=weights, target_cpu="vnni")), graphs.conv_chain, "off")

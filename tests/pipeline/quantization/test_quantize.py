@@ -128,6 +128,7 @@ def test_a_mask_never_sets_a_range(tmp_path: Path) -> None:
     assert sqnr_db(model, edit.model, {"x": x[:4], "keep": keep[:4]}) > 25
 
 
+@pytest.mark.int8
 @pytest.mark.parametrize("mode", ["static", "dynamic"])
 def test_an_embedding_is_looked_up_as_integers(mode: str, tmp_path: Path) -> None:
     model = graphs.embedding()
@@ -170,6 +171,7 @@ def test_a_depthwise_convolution_is_quantized_per_channel(tmp_path: Path) -> Non
     assert ran["QLinearConv"] == 2 and not ran["Clip"]
 
 
+@pytest.mark.int8
 @pytest.mark.parametrize("build", [graphs.conv_chain, graphs.attention, graphs.embedding])
 def test_dynamic_int8_loads_and_stays_near_float(build: object, tmp_path: Path) -> None:
     model = build()  # type: ignore[operator]
@@ -191,6 +193,7 @@ def test_dynamic_leaves_convolutions_float_and_says_why() -> None:
     assert {skip.op for skip in edit.skipped if "slower than float" in skip.reason} == {"Conv"}
 
 
+@pytest.mark.int8
 @pytest.mark.parametrize("directions", [1, 2])
 def test_dynamic_lstm(directions: int, tmp_path: Path) -> None:
     way = "forward" if directions == 1 else "bidirectional"
@@ -315,6 +318,7 @@ def test_scores_are_pooled_in_float_so_that_they_do_not_become_ties(tmp_path: Pa
     assert ran["QLinearConv"] == 1 and ran["GlobalAveragePool"] == 1 and not ran["QLinearGlobalAveragePool"]
 
 
+@pytest.mark.int8
 def test_static_and_dynamic_layers_share_one_model(tmp_path: Path) -> None:
     model = graphs.build(
         "g (float[N,4,16] x) => (float[N,4,8] y) { a = MatMul(x, w1) b = Relu(a) c = MatMul(b, w2) d = Relu(c) "
@@ -358,6 +362,7 @@ def test_every_placement_finds_its_ranges_among_the_candidates(build: object) ->
         assert {value.name for value in place(model, chosen.__contains__).measured} <= candidates
 
 
+@pytest.mark.int8
 def test_dynamic_int8_reaches_the_bodies_of_if() -> None:
     model = graphs.build(
         "g (bool c, float[5,N,8] x) => (float[5,1,N,16] y) { y = If (c) <"

@@ -55,6 +55,7 @@ def test_the_error_is_taken_behind_the_activation() -> None:
     assert (found.weights, found.static, found.dynamic) == (0, 0, None)  # all is cut off, so nothing is lost
 
 
+@pytest.mark.int8
 def test_at_the_outputs_it_is_the_loss_of_a_model_with_this_node_alone_quantized() -> None:
     model = graphs.attention()
     x, keep = np.random.default_rng(0).normal(size=(4, 6, 16)).astype(np.float32), np.ones((4, 6), np.float32)

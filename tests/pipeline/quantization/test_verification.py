@@ -120,6 +120,7 @@ def test_a_loss_can_be_accepted() -> None:
     assert "top1 drops by 5.00" in verify(*models, options, _scores(5.0, labels=0), metric="top1")["notes"][0]
 
 
+@pytest.mark.int8
 def test_every_mode_is_judged_by_a_metric() -> None:
     """A dynamic model, without calibration data, on labels that only the float model gets right."""
     model, data = graphs.dense_classifier(), graphs.normal((200, 16))
