@@ -1,15 +1,43 @@
-"""What every interval rests on: Student's distribution, and which of the sorted values bound a percentile."""
+"""Intervals that evaluation and benchmark share: of a mean, whatever the shape of the values, and of a percentile."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from statistics import NormalDist
+from typing import Any
 
+import numpy as np
+
+Array = np.ndarray[Any, np.dtype[Any]]
 CONFIDENCE = 0.95
 Z95 = 1.959963984540054
 _LARGE = 1000
 """Degrees of freedom beyond which Student's distribution is taken as with so many: wider by a thousandth."""
+BOOTSTRAPS = 2000
+SKEWED = 0.1
+"""Skewness ÷ the square root of the count beyond which the end on the long tail's side is computed at `TAIL`."""
+TAIL = 0.99
+"""A sample of a skewed distribution mostly lacks its tail, and looks steadier than it is: studentising alone leaves 5
+to 10 % of false passes on lognormal values, this 1 to 5 %."""
+CHUNK = 1 << 22
+"""Values that are drawn at once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ends:
+    """A 95 % interval, or why there is none."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    why: str = ""
+
+    @property
+    def ci95(self) -> list[float] | None:
+        """Both ends; None where there is no interval."""
+        return None if self.why else [self.low, self.high]
 
 
 @cache
@@ -62,3 +90,54 @@ def place_above(count: int, share: float, error: float) -> int | None:
         if total > error:
             return place - 1 if place else None
     return count
+
+
+def student_interval(values: Sequence[float] | Array, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Return Student's interval of the mean of independent values, two at least."""
+    half = student(confidence, len(values) - 1) * float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    centre = float(np.mean(values))
+    return centre - half, centre + half
+
+
+def mean_interval(parts: Array, centre: float) -> Ends:
+    """Return the interval of a mean: the wider of Student's and the studentised bootstrap's.
+
+    P. Hall, "Theoretical comparison of bootstrap confidence intervals", Annals of Statistics 16 (1988). The bootstrap
+    follows the skewness of the values, which Student's interval ignores; where they are skewed, the end on the side of
+    the long tail is computed at `TAIL`.
+
+    Args:
+        parts: What independent samples, or groups of them, contribute [N].
+        centre: The statistic that they add up to.
+    """
+    count = len(parts)
+    if not np.isfinite(parts).all():
+        return Ends(why="some of the values are no finite numbers")
+    away = parts - parts.mean()
+    spread = float(away.std(ddof=1))
+    if spread <= 1e-9 * max(1e-300, float(np.abs(parts).max())):
+        return Ends(why="all samples differ by the same, which tells nothing of how others would")
+    error = spread / math.sqrt(count)
+    skew = float((away**3).mean()) / float(away.std()) ** 3 / math.sqrt(count)
+    below, above = (TAIL if sign * skew > SKEWED else CONFIDENCE for sign in (-1, 1))
+    found = _studentised(away)
+    highest, lowest = np.quantile(found, [(1 + below) / 2, (1 - above) / 2], method="inverted_cdf")
+    low = centre - error * max(student(below, count - 1), float(highest))
+    high = centre + error * max(student(above, count - 1), -float(lowest))
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return Ends(why=f"a few of {count} samples decide everything: about {2 * count} may tell")
+    return Ends(low=low, high=high)
+
+
+def _studentised(away: Array, seed: int = 0) -> Array:
+    """Return the t statistics of resampled means, [BOOTSTRAPS]; ``away`` has the mean 0."""
+    random, count = np.random.default_rng(seed), len(away)
+    found = []
+    rows = max(1, CHUNK // count)
+    for start in range(0, BOOTSTRAPS, rows):
+        drawn = away[random.integers(0, count, (min(rows, BOOTSTRAPS - start), count), np.int32)]
+        means = drawn.mean(1)
+        errors = np.sqrt(np.maximum((drawn**2).mean(1) - means**2, 0) / (count - 1))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            found.append(np.where((errors == 0) & (means == 0), 0.0, means / errors))
+    return np.concatenate(found)

@@ -278,9 +278,13 @@ def _measured(
             processes=tuple(((getattr(loaded, f"{phase}_ms"),),) for loaded in variant.loaded),
         )
 
+    peaks = {
+        field: tuple(sorted(value for loaded in variant.loaded if (value := getattr(loaded, field)) is not None))
+        for field in ("vm_hwm_bytes", "session_hwm_bytes", "device_bytes")
+    }
+
     def peak(field: str) -> int | None:
-        found = sorted(value for loaded in variant.loaded if (value := getattr(loaded, field)) is not None)
-        return found[len(found) // 2] if found else None
+        return peaks[field][len(peaks[field]) // 2] if peaks[field] else None
 
     return Measured(
         name=name,
@@ -305,6 +309,7 @@ def _measured(
             "arena_peak_bytes": profile.arena_peak_bytes,
             "device_bytes": peak("device_bytes"),
         },
+        peaks=peaks,
         profile=profile,
         fallback_nodes=fallback_nodes,
         energy=energy,

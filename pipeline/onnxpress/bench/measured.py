@@ -12,6 +12,8 @@ from onnxpress.bench.measurement import Measurement
 from onnxpress.bench.operators import Profile
 from onnxpress.bench.probing import Layout
 from onnxpress.bench.scenarios import SWEEP
+from onnxpress.bench.statistics import MIN_PROCESSES
+from onnxpress.intervals import student_interval
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +34,8 @@ class Measured:
     memory: Mapping[str, int | None]
     """Bytes: ``vm_hwm_bytes`` (resident peak after the first run), ``session_hwm_bytes`` (before it),
     ``arena_peak_bytes`` (onnxruntime's allocator), ``device_bytes`` (GPU); None where the system does not tell."""
+    peaks: Mapping[str, tuple[int, ...]]
+    """Those of ``memory`` that were taken in every process, by process."""
     profile: Profile
     fallback_nodes: int
     """Nodes on the CPU that another provider was asked to run."""
@@ -52,6 +56,7 @@ class Measured:
             },
             "latency_ms": self._summary("single"),
             "end_to_end_ms": self._summary("end_to_end"),
+            "bounds": self._bounds(),
             "throughput_per_s": self._rate(scenario),
             "batches": [
                 self._rate(name) | {"p50_ms": measurement.median}
@@ -66,6 +71,16 @@ class Measured:
             "cpu_fallback_nodes": self.fallback_nodes,
             **self.profile.to_json(),
         }
+
+    def _bounds(self) -> dict[str, list[float | None]]:
+        """Return two values between which numbers lie, each end at 95%: of latency, of the first result, of memory."""
+        found = self.timings["single"].bounds() if "single" in self.timings else {}
+        starts = [self.cold_start[phase].values for phase in ("import", "session", "first_run")]
+        samples = {"first_result": [sum(phases) for phases in zip(*starts, strict=True)], **self.peaks}
+        for name, values in samples.items():
+            if len(values) >= MIN_PROCESSES:
+                found[name] = list(student_interval(values))
+        return found
 
     def _summary(self, scenario: str) -> dict[str, Any] | None:
         return self.timings[scenario].summary() if scenario in self.timings else None

@@ -1,4 +1,4 @@
-"""Scenario ``server``: the highest rate of random requests at which a latency percentile stays within a limit.
+"""Scenario ``server``: the highest rate of random requests at which a latency percentile is proven to keep a limit.
 
 Requests arrive as a Poisson process, wait in one queue for the sessions of one process, and their latency counts from
 the moment at which they were due (`serving`). The rate is found by binary search, and the number that is reported comes
@@ -8,13 +8,14 @@ from a last run with arrivals that the search has not seen.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any, Protocol
 
 from onnxpress.bench import statistics
 from onnxpress.bench.messages import Served
+from onnxpress.intervals import CONFIDENCE
 
 SHORTEST_S = 1.0
 """Of one trial."""
@@ -22,6 +23,10 @@ STEPS = 8
 """Of the search: from a factor of ten between the ends to 1%."""
 CLOSE = 1.02
 """High end ÷ low end at which the search is over."""
+LONGER = 4
+"""Times the requests of a trial, for the proof at the end."""
+PROOFS, LOWER = 5, 0.9
+"""How often a proof is tried, each time at a rate that much lower."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,15 +37,22 @@ class Sla:
     """99 for p99."""
     limit_ms: float
 
+    def __str__(self) -> str:
+        return f"p{self.percent:g} <= {self.limit_ms:g} ms"
+
     @property
     def requests(self) -> int:
         """How many requests show whether it holds: enough to name the percentile."""
         return statistics.minimal_count(self.percent / 100)
 
     def met_by(self, latencies_ns: Sequence[int]) -> bool:
-        """Tell whether these latencies keep it."""
+        """Tell whether these latencies seem to keep it."""
         percentile = statistics.percentile(latencies_ns, self.percent)
         return percentile is not None and percentile <= 1e6 * self.limit_ms
+
+    def proven_by(self, latencies_ns: Sequence[int], error: float = 1 - CONFIDENCE) -> bool:
+        """Tell whether these latencies show that it is kept: whether the guaranteed percentile does."""
+        return statistics.guaranteed(latencies_ns, self.percent / 100, error) <= 1e6 * self.limit_ms
 
 
 class Server(Protocol):
@@ -55,15 +67,17 @@ class Load:
     """What was found: the highest rate, and the latencies at it."""
 
     rate_per_s: float | None
-    """None when not even a tenth of the capacity keeps the limit."""
+    """None when no rate from a tenth of the capacity on was proven to keep the limit."""
     too_high_per_s: float | None
-    """The lowest rate that was seen to break it: the end of the search's bracket."""
+    """The lowest rate at which that was not proven: the end of the search's bracket."""
     capacity_per_s: float
     """What the sessions can do at most, one request after the other."""
     latencies_ns: tuple[int, ...]
     """Of the last run; empty without a rate."""
     services_ns: tuple[int, ...]
     """How long of that requests were being served; the rest they waited."""
+    why: str = ""
+    """Why there is no rate."""
 
     def to_json(self, sla: Sla, *, sessions: int) -> dict[str, Any]:
         """Return the result as in onnxpress.bench/1."""
@@ -75,6 +89,7 @@ class Load:
         return {
             "rate_per_s": self.rate_per_s,
             "too_high_per_s": self.too_high_per_s,
+            "why": self.why,
             "capacity_per_s": self.capacity_per_s,
             "utilisation": None if self.rate_per_s is None else self.rate_per_s / self.capacity_per_s,
             "sla": {"percent": sla.percent, "limit_ms": sla.limit_ms},
@@ -88,7 +103,10 @@ class Load:
 
 
 def highest_rate(server: Server, sla: Sla, *, run_ms: float, sessions: int, seed: int, budget_ms: float) -> Load:
-    """Search for the highest rate that keeps a service level.
+    """Search for the highest rate at which a service level is proven.
+
+    A trial that keeps the level by its guaranteed percentile goes on with a higher rate. The rate that is reported is
+    proven once more, with more requests that the search has not seen, so that no luck of the search is in it.
 
     Args:
         server: Serves the requests; warmed up.
@@ -100,44 +118,57 @@ def highest_rate(server: Server, sla: Sla, *, run_ms: float, sessions: int, seed
 
     """
     capacity = 1e3 * sessions / run_ms
-    trial_ms = budget_ms / (STEPS + 2)
+    trial_ms = budget_ms / (STEPS + 1 + LONGER)
 
-    def trial(rate_per_s: float, number: int) -> Served:
-        longest_ms = max(1e3 * SHORTEST_S, trial_ms)
-        requests = max(sla.requests, math.ceil(rate_per_s * min(longest_ms, 1e4) / 1e3))
-        return server.serve(rate_per_s, requests, seed + number)
+    def trial(rate_per_s: float, number: int, longer: int = 1) -> Served:
+        longest_ms = max(1e3 * SHORTEST_S, min(trial_ms, 1e4))
+        requests = max(sla.requests, math.ceil(rate_per_s * longest_ms / 1e3))
+        return server.serve(rate_per_s, longer * requests, seed + number)
 
     low, high = capacity / 10, capacity
     broken: float | None = None
-    nothing = Load(rate_per_s=None, too_high_per_s=low, capacity_per_s=capacity, latencies_ns=(), services_ns=())
-    if not sla.met_by(trial(low, 0).latencies_ns):
-        return nothing
+
+    def nothing(why: str) -> Load:
+        return Load(
+            rate_per_s=None,
+            too_high_per_s=low if broken is None else broken,
+            capacity_per_s=capacity,
+            latencies_ns=(),
+            services_ns=(),
+            why=why,
+        )
+
+    first = trial(low, 0)
+    if not sla.met_by(first.latencies_ns):
+        found = statistics.percentile(first.latencies_ns, sla.percent)
+        return nothing(f"{sla} broken at {low:.4g}/s already, 10% of the capacity: {_shown_ms(found)}")
     for number in range(1, STEPS + 1):
         if high / low < CLOSE:
             break
         middle = math.sqrt(low * high)
-        if sla.met_by(trial(middle, number).latencies_ns):
+        if sla.proven_by(trial(middle, number).latencies_ns):
             low = middle
         else:
             high = broken = middle
-    confirmed = _confirm(lambda rate, number: trial(rate, STEPS + number), sla, low)
-    if confirmed is None:
-        return nothing
-    rate, served = confirmed
-    return Load(
-        rate_per_s=rate,
-        too_high_per_s=broken,
-        capacity_per_s=capacity,
-        latencies_ns=served.latencies_ns,
-        services_ns=served.services_ns,
+    # One of several proofs may hold by chance, so each must hold at a higher confidence.
+    for number in range(1, PROOFS + 1):
+        served = trial(low, STEPS + number, LONGER)
+        if sla.proven_by(served.latencies_ns, (1 - CONFIDENCE) / PROOFS):
+            return Load(
+                rate_per_s=low,
+                too_high_per_s=broken,
+                capacity_per_s=capacity,
+                latencies_ns=served.latencies_ns,
+                services_ns=served.services_ns,
+            )
+        if number < PROOFS:
+            broken, low = low, LOWER * low
+    found = statistics.percentile(served.latencies_ns, sla.percent)
+    return nothing(
+        f"{len(served.latencies_ns)} requests at {low:.4g}/s ({_shown_ms(found)}) do not prove {sla}: "
+        "give a larger budget, or a looser level"
     )
 
 
-def _confirm(trial: Callable[[float, int], Served], sla: Sla, rate_per_s: float) -> tuple[float, Served] | None:
-    """Return the rate and what it gave on new arrivals; a rate that only had luck in the search is lowered by 5%."""
-    for number in range(1, 6):
-        served = trial(rate_per_s, number)
-        if sla.met_by(served.latencies_ns):
-            return rate_per_s, served
-        rate_per_s *= 0.95
-    return None
+def _shown_ms(latency_ns: float | None) -> str:
+    return "too few requests" if latency_ns is None else f"measured {latency_ns / 1e6:.4g} ms"

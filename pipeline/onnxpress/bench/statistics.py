@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxpress.intervals import CONFIDENCE, student
+from onnxpress.intervals import CONFIDENCE, place_above, student
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -27,8 +27,14 @@ EARLY_CONFIDENCE = 0.997
 0.3% k to the 5% that the last look may err (Haybittle 1971, Peto et al. 1976)."""
 MIN_PAIRS = 6
 """Below this, no 95% interval of the signed-rank test exists."""
+MIN_BLOCKS = 30
+"""Below this, the mean of blocks has no interval: the rare slow ones are not among them."""
 MIN_PROCESSES = 3
 """Below this, nothing tells how much processes differ, and a comparison decides nothing."""
+NOISE = 2.0
+"""Design effects of five processes up to this come from chance in one of ten cases."""
+STRETCHES = 10
+"""Of time, at least, whose counts are compared."""
 GAUSS_MAD = 1.4826
 """A normal distribution's standard deviation over its median absolute deviation."""
 
@@ -86,23 +92,75 @@ def minimal_count(share: float, confidence: float = CONFIDENCE) -> int:
     return h + 1
 
 
-def guaranteed(values: Sequence[float], share: float, confidence: float = CONFIDENCE) -> float | None:
-    """Return a value that the percentile does not exceed, at a confidence; None where there are too few values.
+def percentile_bounds(
+    processes: Sequence[Sequence[Sequence[float]]], share: float, error: float = 1 - CONFIDENCE
+) -> tuple[float, float]:
+    """Return two values between which a percentile lies; each end errs at most so often.
 
-    MLPerf's early stopping: of ``n`` values the ``t`` th highest, for the largest ``t`` at which it would be a surprise
-    that no more than ``t`` values lie above the percentile: ``P(Binomial(n, 1 - share) <= t) <= 1 - confidence``. With
-    ``t = 1`` that is the rule of `minimal_count`. Values of one process depend on each other, which makes it somewhat
-    optimistic.
+    Runs that follow each other are slow together: when other work comes, the clock falls or pages move. In the worst
+    case all runs of a block are, so blocks are counted and not runs: of ``n`` blocks the upper end leaves as many runs
+    above as ``t`` blocks have, for the largest ``t`` at which no more than ``t`` of ``n`` would be a surprise. Where
+    processes differ more than their blocks, there are fewer still (`design_effect`).
+
+    Args:
+        processes: Durations, by process and by block.
+        share: The percentile as a share, 0.99 for p99.
+        error: How often an end may be wrong.
+
+    Returns:
+        Both ends; infinite where there are too few blocks, see `enough_blocks`, or fewer than `MIN_PROCESSES`.
     """
-    count = len(values)
-    term = share**count  # P(0 of n lie above)
-    total, place = term, 0
-    while place < count:
-        term *= (count - place) / (place + 1) * (1 - share) / share
-        if total + term > 1 - confidence:
-            break
-        total, place = total + term, place + 1
-    return None if place == 0 else float(np.sort(np.asarray(values))[count - place])
+    if sum(map(bool, processes)) < MIN_PROCESSES:
+        return -math.inf, math.inf
+    blocks = [np.asarray(block, float) for blocks in processes for block in blocks]
+    values = np.concatenate(blocks)
+    weights = np.concatenate([np.full(len(block), 1 / len(block)) for block in blocks])
+    usual = np.quantile(values, share)
+    effect = design_effect([[float(np.mean(np.asarray(block) > usual)) for block in part] for part in processes])
+    effect = effect if effect > NOISE else 1.0
+    order = np.argsort(values, kind="stable")
+    ends = []
+    for places, part in ((order, 1 - share), (order[::-1], share)):
+        beyond = place_above(int(len(blocks) / effect), part, error)
+        if beyond is None:
+            ends.append(math.inf)
+            continue
+        left_out = int(np.searchsorted(np.cumsum(weights[places]), beyond * effect * (1 + 1e-9), side="right"))
+        ends.append(float(values[places[min(left_out, len(values) - 1)]]))
+    low, high = ends
+    return -math.inf if math.isinf(low) else low, high
+
+
+def enough_blocks(share: float, error: float = 1 - CONFIDENCE) -> int:
+    """Return how many blocks bound a percentile from above: that none of them is slow must be a surprise."""
+    return math.ceil(math.log(error) / math.log(share))
+
+
+def guaranteed(values: Sequence[float], share: float, error: float = 1 - CONFIDENCE) -> float:
+    """Return a value that a percentile of values in the order of time does not exceed; infinite where they are too few.
+
+    Of independent values it is the one that so few exceed that it would be a surprise (MLPerf's early stopping,
+    ``loadgen/early_stopping.cc``). Requests that wait in one queue are late together, so their number is divided by how
+    many times larger the variance of a count is for it: of those above the percentile, above the middle of its tail,
+    and above the median, over stretches of 1, 2, 4 … values, whichever is largest. A disturbance that did not come
+    while they were taken cannot be known.
+    """
+    array = np.asarray(values, float)
+    effect = max(_clustering(array > np.quantile(array, level)) for level in (0.5, share, (1 + share) / 2))
+    place = place_above(int(len(array) / effect), share, error)
+    return math.inf if place is None else float(np.sort(array)[len(array) - 1 - int(place * effect)])
+
+
+def _clustering(marks: Array) -> float:
+    """Return how many times larger the variance of a count over a stretch of time is than with independent marks."""
+    share, length, effect = float(marks.mean()), 1, 1.0
+    if not 0 < share < 1:
+        return 1.0
+    while len(marks) // length >= STRETCHES:
+        counts = marks[: len(marks) // length * length].reshape(-1, length).sum(1)
+        effect = max(effect, float(np.var(counts, ddof=1)) / (length * share * (1 - share)))
+        length *= 2
+    return effect
 
 
 def mad(values: Sequence[float]) -> float:

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from onnxpress.evaluation.metrics import mean
-from onnxpress.evaluation.paired import LEAST_SAMPLES, mean_interval, percentile_interval, value_interval, wilson
+from onnxpress.evaluation.paired import LEAST_SAMPLES, percentile_interval, value_interval, wilson
+from onnxpress.intervals import mean_interval
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -117,6 +117,28 @@ class Subject:
         """Return a number of the benchmark; None when it was not measured."""
         return _estimate(self.report.speed(self.variant), path)
 
+    def timed(self, name: str, *path: str, why: str = "") -> Estimate | None:
+        """Return a number of the benchmark between its bounds; None when it was not measured.
+
+        Args:
+            name: Of its bounds.
+            path: Where it is.
+            why: What is missing where it has no bounds.
+        """
+        exact = self.speed(*path)
+        return None if exact is None else self.bounded(exact.value, name, why)
+
+    def bounded(self, value: float, name: str, why: str = "") -> Estimate:
+        """Return a number of the benchmark between the bounds of that name."""
+        low, high = ((self.report.speed(self.variant) or {}).get("bounds") or {}).get(name) or (None, None)
+        known = low is not None and high is not None
+        return Estimate(
+            value=value,
+            low=-math.inf if low is None else min(low, value),
+            high=math.inf if high is None else max(high, value),
+            why="" if known else why or "it was measured in too few processes to tell how it varies",
+        )
+
     def price(self, *path: str) -> Estimate | None:
         """Return a number of the cost on the instance type; None when it was not computed."""
         return _estimate(self.report.price(self.variant, self.where or ""), path)

@@ -8,11 +8,14 @@ from dataclasses import replace
 from datetime import date
 from fnmatch import fnmatchcase
 
+from onnxpress.bench.statistics import enough_blocks
 from onnxpress.gate.estimates import Estimate, Reading, Subject, Unit
 from onnxpress.report.numbers import drop_within, ratio_interval, score, times, times_within
 
 BUILTIN_METRICS = ("top1", "top5", "spearman")
 CUSTOM_METRIC = "custom"
+SHARES = {"p90": 0.9, "p95": 0.95, "p99": 0.99, "p999": 0.999}
+"""Percentiles that only many blocks bound."""
 
 Get = Callable[[Subject], Estimate | None]
 Read = Callable[[Subject, Unit], Reading]
@@ -37,8 +40,15 @@ def latency(statistic: str) -> Read:
     """Read a statistic of the latency, and its change where that was measured in paired blocks."""
 
     def read(subject: Subject, unit: Unit) -> Reading:
-        value, change = subject.speed("latency_ms", statistic), _paired(subject, f"latency.{statistic}")
-        return _reading(subject, unit, value, change)
+        percentile = statistic.removesuffix("_guaranteed")
+        why = "its runs do not tell how it varies"
+        if percentile in SHARES:
+            blocks = enough_blocks(SHARES[percentile])
+            why = f"{percentile} needs {blocks} blocks of runs to be bounded: `--pairs {blocks}` or more"
+        value = subject.timed(percentile, "latency_ms", percentile, why=why)
+        if value is not None and statistic != percentile and not value.why:
+            value = replace(value, value=value.high)
+        return _reading(subject, unit, value, _paired(subject, f"latency.{statistic}"))
 
     return read
 
@@ -91,12 +101,14 @@ def first_result(subject: Subject) -> Estimate | None:
     """Return the milliseconds from a new process to its first result."""
     phases = [subject.speed("cold_start_ms", phase) for phase in ("import", "session", "first_run")]
     measured = [phase.value for phase in phases if phase is not None]
-    return Estimate.exact(sum(measured)) if len(measured) == len(phases) else None
+    return subject.bounded(sum(measured), "first_result") if len(measured) == len(phases) else None
 
 
 def energy(subject: Subject) -> Estimate | None:
     """Return the joules an inference takes; None where the machine does not tell."""
-    return subject.speed("energy", "j_per_inference")
+    return subject.timed(
+        "energy", "energy", "j_per_inference", why="energy is counted in one process, which does not tell how it varies"
+    )
 
 
 def priced(field: str) -> Read:
@@ -186,10 +198,13 @@ def _gap(lineage: list[dict[str, object]], root: object) -> str:
 
 
 def _ratio(value: Estimate | None, baseline: Estimate | None) -> Estimate | None:
-    if value is None or baseline is None or min(baseline.low, baseline.value) <= 0:
+    if value is None or baseline is None or baseline.value <= 0 or (baseline.low <= 0 and not baseline.why):
         return None
+    ratio, why = value.value / baseline.value, value.why or baseline.why
+    if why:
+        return Estimate.open(ratio, why)
     # Not measured in pairs, so the interval is the widest that both allow.
-    return Estimate(value=value.value / baseline.value, low=value.low / baseline.high, high=value.high / baseline.low)
+    return Estimate(value=ratio, low=value.low / baseline.high, high=value.high / baseline.low)
 
 
 def _reading(subject: Subject, unit: Unit, value: Estimate | None, change: Estimate | None) -> Reading:

@@ -273,6 +273,10 @@ def _speed(*path: str) -> Callable[[Subject], Estimate | None]:
     return lambda one: one.speed(*path)
 
 
+def _peak(field: str) -> Callable[[Subject], Estimate | None]:
+    return lambda one: one.timed(field, "memory", field)
+
+
 def _quality(field: str) -> Callable[[Subject], Estimate | None]:
     return lambda one: one.quality(field)
 
@@ -316,8 +320,8 @@ RULES = {
         _speed("cpu_fallback_nodes"), "max", needs="bench", mend="Replace or exclude what the provider cannot run"
     ),
     "memory.arena_peak": _bench(_speed("memory", "arena_peak_bytes"), BYTES, SHRINK),
-    "memory.device": _bench(_speed("memory", "device_bytes"), BYTES, SHRINK),
-    "memory.rss_peak": _bench(_speed("memory", "vm_hwm_bytes"), BYTES, SHRINK),
+    "memory.device": _bench(_peak("device_bytes"), BYTES, SHRINK),
+    "memory.rss_peak": _bench(_peak("vm_hwm_bytes"), BYTES, SHRINK),
     "cold_start.first_result": _bench(readings.first_result, MILLISECONDS, SHRINK, timed=True),
     **{f"latency.{statistic}": _latency(statistic) for statistic in STATISTICS},
     "throughput": Kind(

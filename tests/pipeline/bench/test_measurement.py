@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 
 from onnxpress.bench.measurement import Measurement, rate_per_s
@@ -42,3 +43,17 @@ def test_rate_has_an_interval_over_blocks() -> None:
     assert found.value == pytest.approx(200, rel=1e-3)
     assert 190 < found.low < 200 < found.high < 210
     assert found.count == 7
+
+
+def test_bounds_of_the_statistics_rest_on_blocks_and_processes() -> None:
+    random = np.random.default_rng(0)
+    processes = tuple(tuple(tuple(random.lognormal(0, 0.02, 40)) for _ in range(7)) for _ in range(5))
+    found = measurement(*processes).bounds()
+    for name, value in {"p50": 1.0, "mean": 1.0002, "p90": 1.0260}.items():
+        low, high = found[name]
+        assert low is not None and high is not None and low < value < high
+        assert high / low < 1.01 or name == "p90"
+    assert found["p95"][1] is found["p99"][1] is None and found["p95"][0] is not None
+    # What two processes have in common may be luck.
+    assert measurement(*processes[:2]).bounds() == {name: [None, None] for name in ("p90", "p95", "p99", "p999")}
+    assert measurement(*(blocks[:3] for blocks in processes)).bounds()["mean"] == [None, None]

@@ -11,16 +11,15 @@ from onnxpress.evaluation import metrics
 from onnxpress.evaluation.paired import (
     LEAST_CHANGES,
     LEAST_SAMPLES,
-    Array,
     contributions,
     drop_interval,
-    mean_interval,
     percentile_interval,
     tango,
     two_values,
     value_interval,
     wilson,
 )
+from onnxpress.intervals import Array, mean_interval
 
 counts = st.integers(0, 60)
 mean, spearman = metrics.metric("mean").aggregate, metrics.metric("spearman").aggregate

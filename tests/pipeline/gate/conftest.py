@@ -35,6 +35,12 @@ def speed(name: str, p50_ms: float, per_second: float) -> Document:
             "high": 1.1 * per_second,
             "scenario": "single",
         },
+        "bounds": {
+            "p50": [0.98 * p50_ms, 1.02 * p50_ms],
+            "p90": [0.98 * p50_ms, None],
+            "first_result": [120.0, 130.0],
+            "vm_hwm_bytes": [49_000_000, 51_000_000],
+        },
         "cold_start_ms": {"import": 100.0, "session": 20.0, "first_run": 5.0},
         "memory": {"vm_hwm_bytes": 50_000_000},
     }

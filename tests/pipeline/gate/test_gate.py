@@ -56,9 +56,15 @@ def with_int8_facts(report: Report, facts: dict[str, Any]) -> Report:
         ("fidelity.cosine: [error, {min: 0.9995}]", "fail", "0.99900"),
         ("fidelity.sqnr_db: [error, {min: 30 dB}]", "pass", "33.0 dB"),
         ("fidelity.sqnr_db: [error, {min: 33 dB}]", "inconclusive", "33.0 dB"),
-        ("memory.rss_peak: [error, {max: 40 MB}]", "fail", "50.0 MB, 1.00× of float"),
-        ("cold_start.first_result: [error, {max: 125 ms}]", "pass", "125 ms, 1.00× of float"),
-        ("latency.p50: [error, {max: 1 ms}]", "pass", "1.00 ms, 0.25× [0.24, 0.26] of float"),
+        ("memory.rss_peak: [error, {max: 40 MB}]", "fail", "50.0 MB, 1.00× [0.96, 1.04] of float"),
+        ("memory.rss_peak: [error, {max: 50 MB}]", "inconclusive", "50.0 MB, 1.00× [0.96, 1.04] of float"),
+        ("cold_start.first_result: [error, {max: 130 ms}]", "pass", "125 ms, 1.00× [0.92, 1.08] of float"),
+        ("cold_start.first_result: [error, {max: 125 ms}]", "inconclusive", "125 ms, 1.00× [0.92, 1.08] of float"),
+        ("latency.p50: [error, {max: 1.02 ms}]", "pass", "1.00 ms, 0.25× [0.24, 0.26] of float"),
+        ("latency.p50: [error, {max: 1 ms}]", "inconclusive", "1.00 ms, 0.25× [0.24, 0.26] of float"),
+        ("latency.p90: [error, {max: 9 ms}]", "inconclusive", "1.00 ms"),
+        ("latency.p90: [error, {max: 0.9 ms}]", "fail", "1.00 ms"),
+        ("latency.p95: [error, {max: 9 ms}]", "inconclusive", "1.00 ms"),
         ("latency.p50: [error, {max_ratio: 0.26}]", "pass", "1.00 ms, 0.25× [0.24, 0.26] of float"),
         ("latency.p50: [error, {max_regression: -80%}]", "fail", "1.00 ms, 0.25× [0.24, 0.26] of float"),
         ("throughput: [error, {min: 900/s}]", "pass", "1000/s, 4.00× [3.27, 4.89] of float"),
@@ -123,6 +129,8 @@ def test_a_number_without_an_interval_says_why(judge: Judge, report: Report) -> 
     assert check.note == ""
     check = judge("fidelity.agreement: [error, {min: 99%}]")
     assert check.reason == "min 99% lies inside the interval of 98.00% to 99.50%"
+    check = judge("latency.p95: [error, {max: 9 ms}]")
+    assert check.reason == "p95 needs 59 blocks of runs to be bounded: `--pairs 59` or more"
     check = judge("fidelity.cosine_p01: [error, {min: 0.9}]")
     assert check.reason == "no interval: too few of the 1000 samples differ, or there are too few"
 
