@@ -34,8 +34,8 @@ ENOUGH_PAIRS = 20
 """Below this, an interval is too wide to bet on: blocks are made shorter before there are fewer."""
 LONGEST = 2
 """How many times the pairs that were wanted are taken while a verdict is open and the budget lasts."""
-START_SHARES = {REPLICATES: 0.5, MIN_PROCESSES: 0.8}
-"""Of the budget, for starting so many processes of each variant."""
+START_SHARE, LEAST_SHARE, QUICK_STARTS_MS = 0.5, 0.8, 10_000
+"""Of the budget, for starting `REPLICATES` processes of each variant, and for `MIN_PROCESSES`: this, or so long."""
 Advance = Callable[[int], object]
 
 
@@ -239,8 +239,9 @@ def plan(probes: Mapping[str, Probe], scenarios: Mapping[str, Scenario], *, pair
     down to a single run. There are `MIN_PAIRS` in any case: without an interval, a comparison would say nothing.
     """
     starts_ms = sum(probe.start_ms for probe in probes.values())
-    affordable = [min(most, int(share * budget_ms / starts_ms)) for most, share in START_SHARES.items()]
-    replicates = max(1, *affordable)
+    wanted = min(REPLICATES, int(START_SHARE * budget_ms / starts_ms))
+    least = min(MIN_PROCESSES, int(max(LEAST_SHARE * budget_ms, QUICK_STARTS_MS) / starts_ms))
+    replicates = max(1, wanted, least)
     available_ms = budget_ms - replicates * starts_ms
     durations = {(scenario, name): probe.run_ms[scenario] for name, probe in probes.items() for scenario in scenarios}
     runs = {key: max(scenarios[key[0]].min_runs, math.ceil(BLOCK_MS / run_ms)) for key, run_ms in durations.items()}
@@ -250,11 +251,11 @@ def plan(probes: Mapping[str, Probe], scenarios: Mapping[str, Scenario], *, pair
     def timed_ms(runs: Mapping[tuple[str, str], int]) -> float:
         return sum(count * durations[key] for key, count in runs.items())
 
-    wanted = min(pairs, ENOUGH_PAIRS)
-    if wanted * (timed_ms(runs) + around_ms) > available_ms:
-        share = max(0.0, (available_ms / wanted - around_ms) / timed_ms(runs))
+    enough = min(pairs, ENOUGH_PAIRS)
+    if enough * (timed_ms(runs) + around_ms) > available_ms:
+        share = max(0.0, (available_ms / enough - around_ms) / timed_ms(runs))
         runs = {key: max(1, int(share * count)) for key, count in runs.items()}
-        pairs = wanted
+        pairs = enough
     rounds = max(MIN_PAIRS, min(pairs, int(available_ms / (timed_ms(runs) + around_ms))))
     replicates = min(replicates, rounds)
     return Plan(

@@ -8,14 +8,12 @@ from dataclasses import replace
 from datetime import date
 from fnmatch import fnmatchcase
 
-from onnxpress.bench.statistics import enough_blocks
+from onnxpress.bench import BLOCKS
 from onnxpress.gate.estimates import Estimate, Reading, Subject, Unit
 from onnxpress.report.numbers import drop_within, ratio_interval, score, times, times_within
 
 BUILTIN_METRICS = ("top1", "top5", "spearman")
 CUSTOM_METRIC = "custom"
-SHARES = {"p90": 0.9, "p95": 0.95, "p99": 0.99, "p999": 0.999}
-"""Percentiles that only many blocks bound."""
 
 Get = Callable[[Subject], Estimate | None]
 Read = Callable[[Subject, Unit], Reading]
@@ -42,9 +40,9 @@ def latency(statistic: str) -> Read:
     def read(subject: Subject, unit: Unit) -> Reading:
         percentile = statistic.removesuffix("_guaranteed")
         why = "its runs do not tell how it varies"
-        if percentile in SHARES:
-            blocks = enough_blocks(SHARES[percentile])
-            why = f"{percentile} needs {blocks} blocks of runs to be bounded: `--pairs {blocks}` or more"
+        if percentile in BLOCKS:
+            needed = BLOCKS[percentile]
+            why = f"{percentile} needs {needed} blocks of runs to be bounded: `--pairs {needed}` or more"
         value = subject.timed(percentile, "latency_ms", percentile, why=why)
         if value is not None and statistic != percentile and not value.why:
             value = replace(value, value=value.high)

@@ -91,7 +91,7 @@ def needed(count: int, half_width: float, margin: float, *, power: int = 2) -> i
         The count, two digits exact; None when the estimate lies on the limit, where no count would do.
 
     """
-    if margin <= 0 or half_width <= 0:
+    if margin <= 0 or half_width <= 0 or half_width > 1e9 * margin:
         return None
     exact = max(count + 1.0, count * math.pow(half_width / margin, power))
     if exact > 1e9:

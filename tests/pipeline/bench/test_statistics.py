@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from onnxpress.bench import statistics
+from onnxpress.bench import BLOCKS, statistics
 
 numbers = st.floats(min_value=-100, max_value=100, allow_subnormal=False).map(lambda number: round(number, 3))
 samples = st.lists(numbers, min_size=6, max_size=30)
@@ -184,7 +184,8 @@ def test_a_percentile_is_bounded_by_blocks_not_by_runs() -> None:
     low, high = statistics.percentile_bounds(processes(6), 0.9)
     assert low < math.exp(0.05 * 1.2816) < high
     assert statistics.percentile_bounds(processes(6), 0.99)[1] == math.inf  # though there are 1,500 runs
-    assert statistics.enough_blocks(0.99) == 299
+    shares = {"p90": 0.9, "p95": 0.95, "p99": 0.99, "p999": 0.999}
+    assert {name: statistics.enough_blocks(share) for name, share in shares.items()} == BLOCKS
     assert math.isfinite(statistics.percentile_bounds(processes(80), 0.99)[1])
     assert statistics.percentile_bounds(processes(80)[:2], 0.99) == (-math.inf, math.inf)
 
