@@ -21,7 +21,10 @@ def baseline() -> None:
 @click.option("-o", "--output", type=OUTPUT, default=BASELINE_FILE, help="The file to commit.")
 @common
 def write(run_dir: Path, output: Path, result: Result) -> None:
-    """Write the numbers of RUN_DIR that are the same on every machine."""
+    """Write the numbers of RUN_DIR that are the same on every machine.
+
+    RUN_DIR may also be what `compress gate MODEL… --report FILE` (or --out FOLDER) wrote.
+    """
     from onnxpress.gate.baseline import Baseline
     from onnxpress.report.report import Report
 

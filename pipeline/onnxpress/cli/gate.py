@@ -148,6 +148,7 @@ def gate() -> None:
 @click.option("--max-warnings", type=click.IntRange(min=0), help="More warnings than this fail the gate.")
 @click.option("--exit-zero", is_flag=True, help="Only report: exit code 0 when the gate fails or cannot decide.")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder for all of the forms below.")
+@click.option("--report", type=OUTPUT, help="Write all measurements, for `compress baseline` and `compress report`.")
 @click.option("--junit", type=OUTPUT, help="Write the checks as JUnit XML.")
 @click.option("--sarif", type=OUTPUT, help="Write the checks as SARIF 2.1.0.")
 @click.option("--markdown", type=OUTPUT, help="Write the report as Markdown.")
@@ -170,6 +171,7 @@ def judge(
     max_warnings: int | None,
     exit_zero: bool,
     out: Path | None,
+    report: Path | None,
     junit: Path | None,
     sarif: Path | None,
     markdown: Path | None,
@@ -191,7 +193,14 @@ def judge(
     from onnxpress.report.formats import terminal
     from onnxpress.scratch import explained
 
-    forms = {"junit": junit, "sarif": sarif, "markdown": markdown, "html": html, "benchmark": benchmark_json}
+    forms = {
+        "report": report,
+        "junit": junit,
+        "sarif": sarif,
+        "markdown": markdown,
+        "html": html,
+        "benchmark": benchmark_json,
+    }
     files = {form: path for form, path in forms.items() if path is not None}
     if out is not None:
         with explained(f"folder {out}"):
@@ -206,24 +215,24 @@ def judge(
     rules = rules.strict() if strict else rules
     today = datetime.now(UTC).date()
 
-    def judged(report: Report, skipped: dict[Need, str]) -> Report:
-        return report.with_checks(
-            run(report, rules, today, variants=variants, skipped=skipped, max_warnings=max_warnings)
+    def judged(measured: Report, skipped: dict[Need, str]) -> Report:
+        return measured.with_checks(
+            run(measured, rules, today, variants=variants, skipped=skipped, max_warnings=max_warnings)
         )
 
-    report = _judged(evidence, rules, judged, static=static, keep_going=keep_going, result=result)
-    outputs.write(files, report, rules, today, result.outputs)
-    code = check.exit_code(report.checks)
+    found = _judged(evidence, rules, judged, static=static, keep_going=keep_going, result=result)
+    outputs.write(files, found, rules, today, result.outputs)
+    code = check.exit_code(found.checks)
     if evidence.run_folder is not None and not static:
-        _rewrite(report, evidence.run_folder)
+        _rewrite(found, evidence.run_folder)
     if annotations == "github" or (annotations == "auto" and os.environ.get("GITHUB_ACTIONS") == "true"):
         written = files.get("html") or (evidence.run_folder / "report.html" if evidence.run_folder else "")
         click.echo(
-            github.publish(report, str(policy), os.environ, code=code, html=str(written)),
+            github.publish(found, str(policy), os.environ, code=code, html=str(written)),
             nl=False,
             err=result.json_target == STANDARD_OUTPUT,
         )
-    result.show(terminal.gate(report, rules.path, code), outputs.document(report, rules, code))
+    result.show(terminal.gate(found, rules.path, code), outputs.document(found, rules, code))
     sys.exit(0 if exit_zero and code in (1, 4) else code)
 
 

@@ -15,6 +15,7 @@ from onnxpress.report.formats import html, markdown
 from onnxpress.report.report import Report
 
 FILES = {
+    "report": "report.json",
     "json": "gate.json",
     "junit": "gate.xml",
     "sarif": "gate.sarif",
@@ -68,7 +69,9 @@ def write(files: Mapping[str, Path], report: Report, policy: Policy, today: date
 
     """
     for form, path in files.items():
-        if form == "json":
+        if form == "report":
+            outputs.write(path, report.to_json())
+        elif form == "json":
             outputs.write(path, dumps(document(report, policy, exit_code(report.checks))))
         elif form == "junit":
             outputs.write(path, junit.render(report.checks))

@@ -94,7 +94,12 @@ def test_init_gate_baseline_on_a_measured_pair(place: Path, compress: Compress) 
         "gate.md",
         "gate.sarif",
         "gate.xml",
+        "report.json",
     ]
+    assert compress("baseline", "write", "out", "-q").code == 0
+    stored = json.loads((place / "compress-baseline.json").read_text())
+    assert stored["variants"]["int8"]["metrics"]["size.total_bytes"] == (place / "int8.onnx").stat().st_size
+    assert compress("baseline", "diff", "out/report.json").code == 0
     refused = compress("gate", "init", *words)
     assert refused.code == 2
     assert "exists already" in refused.err
