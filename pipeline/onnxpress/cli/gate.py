@@ -326,6 +326,9 @@ def _plan(evidence: Evidence, policy: Policy | None, needs: tuple[Need, ...]) ->
     from onnxpress.validation import options
 
     check_metric(evidence.metric)
+    for path in evidence.targets:
+        if not path.exists():
+            raise UsageError(f"gate {path}: no such file. Name models, or a run folder that `compress run` wrote.")
     opened = functools.partial(dataset, preprocessing=evidence.preprocessing)
     stated = evidence.baseline or (Path(policy.baseline_model) if policy and policy.baseline_model else None)
     reference = stated or evidence.targets[0]

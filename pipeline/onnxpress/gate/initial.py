@@ -8,6 +8,7 @@ that a ruined one would keep it.
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import date
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
@@ -69,6 +70,7 @@ LEAST_DROP = 0.5
 """Percentage points of accuracy that a first policy always allows."""
 NOISELESS_DB = 200.0
 """In place of outputs without noise."""
+COLUMNS = 110
 DIGITS = 4
 """Significant ones of a bound."""
 WRITTEN: dict[Unit, tuple[int, str]] = {
@@ -141,10 +143,12 @@ def _text(
     ]
     width = max((len(rule) for rule, _ in rules.values()), default=0)
     for name, (rule, measured) in rules.items():
-        check = open_.get(name)  # judged, so it is no comment yet
-        lines.append(f"  {'# ' if check else ''}{rule:<{width}}  # {measured}")
-        if check:
-            lines.append(f"  #   not judged yet: {why(check)}")
+        lines.append(f"  {'# ' if name in open_ else ''}{rule:<{width}}  # {measured}")
+    for reason in dict.fromkeys(map(why, open_.values())):
+        commented = ", ".join(name for name, check in open_.items() if why(check) == reason)
+        lines += textwrap.wrap(
+            f"{commented} cannot be judged yet: {reason}", COLUMNS, initial_indent="  # ", subsequent_indent="  #   "
+        )
     lines += [
         '  # graph.forbidden_ops: [error, {any: [If, Loop, "com.microsoft.*"]}]   # what your target cannot run',
         "settings:",

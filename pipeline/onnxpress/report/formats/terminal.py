@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, RenderableType
@@ -20,6 +20,8 @@ from onnxpress.report import speed, tables, view
 from onnxpress.report.report import Document, Report
 
 PIPE_WIDTH = 180
+NAMED = 3
+"""Most variants that a line names."""
 LEAST_WORDS = 12
 """Columns that a cell of words gets at least before numbers are left out."""
 WIDE_CHECKS = 110
@@ -78,7 +80,9 @@ def gate(report: Report, policy: str, code: int, *, width: int | None = None, co
         colour: See `render`.
 
     """
-    where = [f"compress gate  {', '.join(report.candidates)} against {report.baseline}"]
+    judged = list(dict.fromkeys(check.variant for check in report.checks))
+    named = ", ".join(judged) if len(judged) <= NAMED else f"{len(judged)} variants"
+    where = [f"compress gate  {named} against {report.baseline}"]
     if report.bench is not None:
         host, runtime = report.bench["host"], report.bench["runtime"]
         where += [f"host {host['fingerprint'][:8]} ({host['cpu']})"]
@@ -102,13 +106,13 @@ def gate(report: Report, policy: str, code: int, *, width: int | None = None, co
 def evaluation(document: Document) -> str:
     """Return an evaluation for a terminal."""
     report = _around(document, document["baseline"])
-    table = _table(tables.qualities(dataclasses.replace(report, evaluation=document)))
+    table = _table(tables.qualities(replace(report, evaluation=document)))
     return show([table, *(Text(printable(line)) for line in document.get("warnings", ()))])
 
 
 def bench(document: Document) -> str:
     """Return a benchmark for a terminal."""
-    report = dataclasses.replace(_around(document, document["baseline"]), bench=document)
+    report = replace(_around(document, document["baseline"]), bench=document)
     more = [part for table in speed.tables(document) for part in ("", Text(table.caption, style="dim"), _table(table))]
     limits = (f"· {printable(limit)}" for limit in view.limits_of_bench(report))
     return show([_table(tables.timings(report)), *more, "", *limits])
@@ -116,7 +120,7 @@ def bench(document: Document) -> str:
 
 def cost(document: Document) -> str:
     """Return a cost report for a terminal."""
-    report = dataclasses.replace(_around(document, document["variants"][0]["id"]), cost=document)
+    report = replace(_around(document, document["variants"][0]["id"]), cost=document)
     notes = (f"· {printable(limit)}" for limit in view.limits_of_cost(report))
     contents = [tables.costs(report), tables.months(report), tables.prices(report)]
     return show([*(part for content in contents if content.rows for part in (_table(content), "")), *notes])
@@ -177,19 +181,21 @@ def _check_table(checks: Sequence[Check], *, width: int) -> Table:
 def _check_rows(checks: Sequence[Check]) -> Iterator[tuple[Verdict, str, str, str]]:
     """Yield verdict, rule, variant and text; those of one rule that say the same together."""
     alike: dict[tuple[Verdict, str, str, str], list[Check]] = {}
-    for check in checks:
+    advised: set[tuple[str, str]] = set()
+    for given in checks:
+        check = replace(given, advice="") if (given.rule, given.advice) in advised else given
+        advised.add((check.rule, check.advice))
         alike.setdefault((check.verdict, check.rule, check.limit, check.reason), []).append(check)
     for group in alike.values():
         check = group[0]
         if len(group) == 1:
             yield check.verdict, check.rule, check.variant, view.found(check)
             continue
-        measured = "; ".join(dict.fromkeys(one.measured for one in group if one.measured))
-        text = (
-            f"{measured} ({check.limit})"
-            if check.verdict == "pass"
-            else ": ".join(filter(None, (measured, view.why(check))))
-        )
+        measured = list(dict.fromkeys(one.measured for one in group if one.measured))
+        numbers = "; ".join(measured) if len(measured) <= NAMED or check.verdict == "pass" else ""
+        text = f"{numbers} ({check.limit})" if check.verdict == "pass" else view.why(check)
+        if numbers and check.verdict != "pass":
+            text = f"{numbers}: {text}"
         yield check.verdict, check.rule, f"{len(group)} variants", text
 
 
