@@ -168,6 +168,15 @@ def format_usd(value: float) -> str:
     return f"{value:.2f} USD" if value == 0 or value >= 1 else f"{_digits(value)} USD"
 
 
+def digits(value: float, count: int) -> str:
+    """Write a number with so many significant digits and every digit left of the point, never with an exponent."""
+    if value == 0 or not math.isfinite(value):
+        return f"{value:.0f}"
+    places = count - 1 - math.floor(math.log10(abs(value)))
+    text = f"{value:.{max(0, places)}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
 def _scaled(value: float, units: dict[str, float]) -> str:
     # 0.9995 and up rounds to 1.00 of the next unit, so it is shown in that unit.
     unit, size = next(((unit, size) for unit, size in units.items() if value >= 0.9995 * size), (None, 0.0))

@@ -127,3 +127,17 @@ def test_any_text_is_read_or_refused_in_one_line(text: str, dimension: units.Dim
         assert math.isfinite(units.parse(text, dimension))
     except UsageError as error:
         assert len(str(error).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "count", "text"),
+    [
+        (11273.4, 4, "11273"),
+        (112.734, 4, "112.7"),
+        (0.0012345, 3, "0.00123"),
+        (0.0, 3, "0"),
+        (-1e-9, 3, "-0.000000001"),
+    ],
+)
+def test_no_number_has_an_exponent(value: float, count: int, text: str) -> None:
+    assert units.digits(value, count) == text

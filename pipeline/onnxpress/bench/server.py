@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from onnxpress.bench import statistics
 from onnxpress.bench.messages import Served
 from onnxpress.intervals import CONFIDENCE
+from onnxpress.units import digits
 
 SHORTEST_S = 1.0
 """Of one trial."""
@@ -141,7 +142,7 @@ def highest_rate(server: Server, sla: Sla, *, run_ms: float, sessions: int, seed
     first = trial(low, 0)
     if not sla.met_by(first.latencies_ns):
         found = statistics.percentile(first.latencies_ns, sla.percent)
-        return nothing(f"{sla} broken at {low:.4g}/s already, 10% of the capacity: {_shown_ms(found)}")
+        return nothing(f"{sla} broken at {digits(low, 4)}/s already, 10% of the capacity: {_shown_ms(found)}")
     for number in range(1, STEPS + 1):
         if high / low < CLOSE:
             break
@@ -165,7 +166,7 @@ def highest_rate(server: Server, sla: Sla, *, run_ms: float, sessions: int, seed
             broken, low = low, LOWER * low
     found = statistics.percentile(served.latencies_ns, sla.percent)
     return nothing(
-        f"{len(served.latencies_ns)} requests at {low:.4g}/s ({_shown_ms(found)}) do not prove {sla}: "
+        f"{len(served.latencies_ns)} requests at {digits(low, 4)}/s ({_shown_ms(found)}) do not prove {sla}: "
         "give a larger budget, or a looser level"
     )
 

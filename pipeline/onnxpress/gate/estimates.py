@@ -10,9 +10,8 @@ from decimal import Decimal
 from functools import partial
 from typing import Any
 
-from onnxpress.report.numbers import digits
 from onnxpress.report.report import Document, Report
-from onnxpress.units import UnitError, format_bytes, format_count, format_ms, format_usd, parse, parse_fraction
+from onnxpress.units import UnitError, digits, format_bytes, format_count, format_ms, format_usd, parse, parse_fraction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,5 +205,5 @@ OWN = Unit(name="", parse=_own, show=lambda number: digits(number, 4))
 PERCENT = Unit(name="%", parse=_percent, show=lambda percent: f"{percent:.2f}%")
 FRACTION = Unit(name="", parse=parse_fraction, show=lambda fraction: f"{fraction:.5f}")
 RATE = Unit(name="/s", parse=_rate, show=lambda rate: f"{digits(rate, 4)}/s")
-JOULES = Unit(name="J", parse=_joules, show=lambda joules: f"{joules:.3g} J")
+JOULES = Unit(name="J", parse=_joules, show=lambda joules: f"{digits(joules, 3)} J")
 DAYS = Unit(name="days", parse=_days, show=lambda days: f"{days:.0f} days")

@@ -178,7 +178,7 @@ class Kind:
 
 SHRINK = "Quantize or prune more; `compress inspect MODEL` shows what is largest"
 FLOAT = "The report says under Kernels why each layer stayed float"
-GENTLER = "Keep the most sensitive layers float (`exclude`), calibrate on more samples, or let `mode: auto` choose"
+GENTLER = "Leave sensitive layers alone (`exclude`), calibrate on more samples, prune less, or let `mode: auto` choose"
 FASTER = "The report says under Speed where the time goes; `mode: auto` keeps int8 only where it is faster"
 REMADE = "Make the model again from its source with onnxpress"
 

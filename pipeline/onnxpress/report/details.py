@@ -14,7 +14,7 @@ from onnxpress.report.figures import Part, Series
 from onnxpress.report.numbers import NOT_MEASURED, drop_within, times
 from onnxpress.report.report import Document, Report
 from onnxpress.report.tables import Table
-from onnxpress.units import format_bytes, format_ms
+from onnxpress.units import digits, format_bytes, format_ms
 
 DTYPES = ("float", "int8", "uint8", "float16", "int32", "int64", "int4", "uint4")
 """In the order of their colours."""
@@ -309,4 +309,4 @@ def _ms(value: float | None) -> str:
 
 def _energy(speed: Document) -> str:
     joules = (speed.get("energy") or {}).get("j_per_inference")
-    return "unavailable" if joules is None else f"{joules:.3g} J"
+    return "unavailable" if joules is None else f"{digits(joules, 3)} J"

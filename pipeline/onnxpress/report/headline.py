@@ -27,6 +27,8 @@ class Headline:
     variant: str | None
     """None where nothing is recommended."""
     text: str
+    ruined: tuple[str, ...] = ()
+    """Variants that no policy should let pass."""
 
 
 def headline(report: Report) -> Headline:
@@ -34,7 +36,7 @@ def headline(report: Report) -> Headline:
     if not report.candidates:
         return Headline(variant=None, text="There is only the baseline.")
     losses = {name: loss(report, name) for name in report.candidates}
-    ruined = [name for name in report.candidates if losses[name].state == "ruined"]
+    ruined = tuple(name for name in report.candidates if losses[name].state == "ruined")
     fit = [name for name in report.candidates if name not in ruined and _within(report, name, losses[name])]
     proven = [name for name in fit if not _unproven(report, name)]
     found = (
@@ -43,7 +45,7 @@ def headline(report: Report) -> Headline:
     if not ruined:
         return found
     named = "; ".join(f"{name} ({losses[name].text})" for name in ruined)
-    return Headline(variant=found.variant, text=f"{found.text} Ruined: {named}.")
+    return Headline(variant=found.variant, text=f"{found.text} Ruined: {named}.", ruined=ruined)
 
 
 def _within(report: Report, variant: str, lost: Loss) -> bool:

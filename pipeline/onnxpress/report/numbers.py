@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from onnxpress.units import digits
+
 NOT_MEASURED = "not measured"
 
 
@@ -42,15 +44,6 @@ def drop_within(drop: float, interval: Sequence[float] | None, unit: str) -> str
 def points(value: float, unit: str) -> str:
     """Write a size of a drop in the unit of its metric: ``1.54 pp``."""
     return f"{value:.2f} pp" if unit in ("%", "x100") else digits(value, 3)
-
-
-def digits(value: float, count: int) -> str:
-    """Write a number with so many significant digits and every digit left of the point, never with an exponent."""
-    if value == 0 or not math.isfinite(value):
-        return f"{value:.0f}"
-    places = count - 1 - math.floor(math.log10(abs(value)))
-    text = f"{value:.{max(0, places)}f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def bracket(interval: Sequence[float], places: int) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from onnxpress.report.report import Document
 from onnxpress.report.tables import Table, rate
-from onnxpress.units import format_bytes, format_ms, format_ratio
+from onnxpress.units import digits, format_bytes, format_ms, format_ratio
 
 SHOWN_OPERATORS = 6
 """For each variant; the JSON result has all of them. Older results have fewer fields: what they lack is no table."""
@@ -124,8 +124,8 @@ def energies(bench: Document) -> Table:
             (
                 variant["id"],
                 variant["energy"]["source"],
-                f"{variant['energy']['j_per_inference']:.3g}",
-                f"{variant['energy']['net_j_per_inference']:.3g}",
+                digits(variant["energy"]["j_per_inference"], 3),
+                digits(variant["energy"]["net_j_per_inference"], 3),
             )
             for variant in bench["variants"]
             if variant.get("energy", {}).get("j_per_inference") is not None

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from onnxpress.report import view
-from onnxpress.report.numbers import NOT_MEASURED, digits, drop_within
+from onnxpress.report.numbers import NOT_MEASURED, drop_within
 from onnxpress.report.report import Document, Report
-from onnxpress.units import format_bytes, format_change_pct, format_count, format_ms, format_usd
+from onnxpress.units import digits, format_bytes, format_change_pct, format_count, format_ms, format_usd
 
 T = TypeVar("T")
 

@@ -308,7 +308,7 @@ def _limits_of_evaluation(report: Report) -> Iterator[str]:
 
 def _resolution(report: Report, samples: int) -> Iterator[str]:
     """Yield which drop the samples can show, for the variants that are near enough to the baseline to ask."""
-    ruined = [name for name in report.candidates if loss(report, name).state == "ruined"]
+    ruined = report.headline.ruined
     reach = {
         change["candidate"]: change["drop"] - change["ci95"][0]
         for change in (report.evaluation or {})["comparisons"]

@@ -135,7 +135,8 @@ def test_a_metric_of_ones_own_is_bounded_by_its_value(measured: Report) -> None:
 
 def test_ruin_is_marked_in_every_form(measured: Report) -> None:
     ruined = with_drops(measured, {"pruned": (81.91, [78.0, 85.0])})
-    assert "✗ ruined" in markdown.render(ruined)
+    assert ruined.headline.ruined == ("pruned",)
+    assert markdown.render(ruined).count("🔴 ✗ ruined") == 1
     assert 'class="number gate fail"><span>✗ ruined' in html.render(ruined)
     red = "\x1b[1;31m"
     text = terminal.render(ruined, width=200, colour=True)
@@ -146,7 +147,7 @@ def test_ruin_is_marked_in_every_form(measured: Report) -> None:
 
 def test_the_file_holds_the_headline_that_is_shown(report: Report) -> None:
     stored = json.loads(report.to_json())["headline"]
-    assert stored == {"variant": report.headline.variant, "text": report.headline.text}
+    assert stored == {"variant": report.headline.variant, "text": report.headline.text, "ruined": []}
     for render in (html.render, markdown.render):
         assert report.headline.variant is not None
         assert report.headline.variant in render(report)

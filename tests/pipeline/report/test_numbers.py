@@ -45,20 +45,6 @@ def test_a_drop_has_the_unit_of_its_metric(
     assert numbers.drop_within(drop, interval, unit) == text
 
 
-@pytest.mark.parametrize(
-    ("value", "count", "text"),
-    [
-        (11273.4, 4, "11273"),
-        (112.734, 4, "112.7"),
-        (0.0012345, 3, "0.00123"),
-        (0.0, 3, "0"),
-        (-1e-9, 3, "-0.000000001"),
-    ],
-)
-def test_no_number_has_an_exponent(value: float, count: int, text: str) -> None:
-    assert numbers.digits(value, count) == text
-
-
 def test_scores() -> None:
     assert [numbers.score(89.123, unit) for unit in ("%", "x100", "")] == ["89.12%", "89.12 (×100)", "89.12"]
 

@@ -14,7 +14,6 @@ from onnxpress.printing import printable, visible
 from onnxpress.report import assumptions, charts, details, tables, view
 from onnxpress.report.charts import Mark, Point
 from onnxpress.report.headline import change_within
-from onnxpress.report.loss import loss
 from onnxpress.report.numbers import NOT_MEASURED, ratio_interval, signed, times
 from onnxpress.report.report import Report
 from onnxpress.units import format_bytes, format_count, format_ms
@@ -60,7 +59,7 @@ def render(report: Report) -> str:
         assumptions=assumptions,
         chart=_charts(report),
         stops=list(view.stops(report)),
-        left_out=left_out(report),
+        left_out=_left_out(report),
         gists=_gists(report),
         colours=COLOURS,
         shown=SHOWN,
@@ -151,16 +150,16 @@ def _plot(report: Report) -> str:
 
 def _work(report: Report) -> str:
     """Draw accuracy against multiply-accumulates, where variants differ in those: the curve of pruning."""
-    ruined = left_out(report)
+    ruined = _left_out(report)
     if len({variant.get("macs") for variant in report.variants if variant["id"] not in ruined}) < 2:
         return ""
     return _against(report, "work", _macs, "MACs of one sample (logarithmic), left is less work", format_count, None)
 
 
-def left_out(report: Report) -> list[str]:
+def _left_out(report: Report) -> tuple[str, ...]:
     """Return the ruined variants, which would press all others into a corner; empty where no other is left."""
-    ruined = [name for name in report.candidates if loss(report, name).state == "ruined"]
-    return ruined if len(ruined) < len(report.candidates) else []
+    ruined = report.headline.ruined
+    return ruined if len(ruined) < len(report.candidates) else ()
 
 
 Across = Callable[[Report, str], Mark | None]
@@ -174,7 +173,7 @@ def _against(
         (_accuracy, view.metric_name(report)) if report.metric else (_agreement, f"agreement with {report.baseline}, %")
     )
     points = []
-    ruined = set(left_out(report))
+    ruined = _left_out(report)
     for variant in report.variants:
         if variant["id"] in ruined:
             continue

@@ -20,7 +20,7 @@ def render(report: Report) -> str:
         escape(report.headline.text),
         _lines(
             ["variant<br>steps", *map(cell, view.headings(report))],
-            ([f"{escape(row.variant)}<br>{escape(row.steps)}", *map(cell, row.cells)] for row in view.rows(report)),
+            (_row(row) for row in view.rows(report)),
             words=1,
         ),
         escape(view.caption(report)),
@@ -47,6 +47,13 @@ def render(report: Report) -> str:
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
+def _row(row: view.Row) -> list[str]:
+    """Return a variant; what fails has a red mark, the only colour that Markdown has."""
+    *cells, verdict = map(cell, row.cells)
+    mark = "🔴 " if row.outcome == "fail" else ""
+    return [f"{escape(row.variant)}<br>{escape(row.steps)}", *cells, f"{mark}{verdict}"]
+
+
 def table(content: tables.Table) -> str:
     """Return a table with its caption above it."""
     headings, *rows = ([escape(text) for text in row] for row in (content.headings, *content.rows))
@@ -60,7 +67,7 @@ def _lines(headings: Sequence[str], rows: Iterable[Sequence[str]], *, words: int
 
 def cell(content: view.Cell) -> str:
     """Return a cell in one or two lines."""
-    return "<br>".join(escape(part) for part in (content.text, content.detail) if part)
+    return "<br>".join(escape(part) for part in (content.text, content.beside) if part)
 
 
 def escape(text: str) -> str:
