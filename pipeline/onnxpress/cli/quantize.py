@@ -183,10 +183,11 @@ def quantize(
 
         made, edit = transform(model, output, entry, work, result)
     running = kernels(made.path, edit.skipped)
-    floats = edit.skipped if mode == "fp16" else running.stayed_float
+    unchanged = mode == "auto" and not edit.changed  # float stays: nothing was to become int8
+    floats = edit.skipped if mode == "fp16" else () if unchanged else running.stayed_float
     lines = [
         f"{output}: {size(made)}",
-        *([explain(edit.facts)] if mode == "auto" else []),
+        *(explain(edit.facts) if mode == "auto" else []),
         *fidelity_line(edit.facts),
         f"in the loaded onnxruntime session: {running.int8} int8 kernels, {running.float} float, "
         f"{running.conversions} conversions; {running.float_bytes:,} bytes of float weights left",

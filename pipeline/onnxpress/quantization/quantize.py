@@ -13,6 +13,7 @@ from onnxpress.artifact import Edit, Skip
 from onnxpress.errors import ModelError, UsageError
 from onnxpress.export.prepare import prepare
 from onnxpress.quantization import dynamic, fp16, static, weight_only
+from onnxpress.quantization.auto.stopwatch import Stopwatch
 from onnxpress.quantization.backends import onnxruntime
 from onnxpress.quantization.collecting import needed
 from onnxpress.quantization.kernels import require
@@ -230,7 +231,10 @@ def _auto(
     samples = evaluation or data
     if samples is None and statistics is not None:
         raise UsageError("quantize: mode auto runs candidates. Give --evaluation DATA, or --calibration DATA.")
-    rescaled = _rescaled(model, options, few, advance)
+    watch = Stopwatch(options.budget.total_seconds())
+    rescaled = watch.attempt(
+        "equalization and smoothing", lambda tick: _rescaled(model, options, few, tick), Edit(model=model), advance
+    )
     statistics = None if rescaled.changed else statistics
     names = needed(rescaled.model)[0]
     if options.half and statistics is None:
@@ -247,6 +251,7 @@ def _auto(
         metric=metric,
         journal=journal,
         advance=advance,
+        watch=watch,
     )
 
 

@@ -8,8 +8,9 @@
    network twice as slow and another a third faster).
 3. *Repair*: where the bound is broken, layers go to their more accurate choice, those first that lose most for the time
    they save; the least number that keeps the bound is found by bisection.
-4. *Confirmation* of the fastest that keeps the bound: time by the benchmark itself, loss on samples the search never
-   saw. What is not confirmed gives way to the next; after the last, the answer is float.
+4. *Confirmation* of the fastest that keeps the bound: time by the benchmark itself, loss on all samples, or where loss
+   had a part in the choice on those that the search never saw. What is not confirmed gives way to the next; after the
+   last, the answer is float.
 
 Every measurement goes through the journal, so a search that was stopped repeats its path up to there in no time.
 """
@@ -28,7 +29,7 @@ from onnxpress.bench.statistics import Interval
 from onnxpress.errors import ModelError
 from onnxpress.quantization.auto.candidates import Assignment, Candidates, Choice
 from onnxpress.quantization.auto.journal import Journal
-from onnxpress.quantization.auto.judge import SEARCH, Bound, Judge, Quality
+from onnxpress.quantization.auto.judge import HELD_OUT, SEARCH, Bound, Judge, Quality
 from onnxpress.quantization.auto.race import Race, Runner
 
 Errors = Mapping[str, Mapping[Choice, float]]
@@ -57,6 +58,10 @@ class Search:
     folder: Path
     """For the candidates' files."""
     advance: Callable[[int], object]
+    tried: list[Assignment] = field(default_factory=list)
+    """Whole models that were timed against float and judged, the fastest first."""
+    repaired: set[str] = field(default_factory=set)
+    """Keys of the choices in which loss on the samples of `SEARCH` had a part."""
     _runners: dict[str, Runner] = field(default_factory=dict)
     _cost: dict[str, float] = field(default_factory=dict)
     """Share of the model's time that a group in float costs more than as it was, by name."""
@@ -67,20 +72,27 @@ class Search:
         starts = self._starts()
         if not starts:
             return []
-        ranked = sorted(starts, key=lambda each: self.ratio({}, each).value)
-        current = self._sweeps(ranked[0], start + REPAIR_SHARE * (self.deadline - start))
+        timed: list[Assignment] = []
+        for each in starts:
+            if timed and self.clock() > self.deadline:
+                break
+            self.ratio({}, each)
+            timed.append(each)
+        current = min(timed, key=lambda each: self.ratio({}, each).value)
+        current = self._sweeps(current, start + REPAIR_SHARE * (self.deadline - start))
         swept = current
         if not self.quality(current).keeps(self.bound):
             current = self._repaired(current)
+            self.repaired.add(_key(current))
         weighted = {name for group in self.candidates.groups if group.weighted for name in group.nodes}
-        finalists = [
-            each
-            for each in _unlike([current, swept, *starts])
-            if any(choice != "float" and name in weighted for name, choice in each.items())
-            and self.quality(each).keeps(self.bound)
-        ]
-        finalists.sort(key=lambda each: self.ratio({}, each).value)
-        return finalists[:FINALISTS]
+        for each in _unlike([current, swept, *timed]):
+            if self.tried and self.clock() > self.deadline:
+                break
+            if any(choice != "float" and name in weighted for name, choice in each.items()):
+                self.ratio({}, each), self.quality(each)
+                self.tried.append(each)
+        self.tried.sort(key=lambda each: self.ratio({}, each).value)
+        return [each for each in self.tried if self.quality(each).keeps(self.bound)][:FINALISTS]
 
     def ratio(self, reference: Assignment, candidate: Assignment) -> Interval:
         """Return the candidate's time as a multiple of the reference's; ``{}`` is the float model."""
@@ -93,8 +105,12 @@ class Search:
             self.journal.put(key, known)
         return Interval(**known)
 
-    def quality(self, candidate: Assignment, half: int = SEARCH) -> Quality:
-        """Return what a candidate loses on one half of the samples."""
+    def final_quality(self, candidate: Assignment) -> Quality:
+        """Return what a candidate loses: on all samples, or on those that had no part in choosing it."""
+        return self.quality(candidate, HELD_OUT if _key(candidate) in self.repaired else None)
+
+    def quality(self, candidate: Assignment, half: int | None = SEARCH) -> Quality:
+        """Return what a candidate loses on one half of the samples, or on all (None)."""
         key = f"quality {_key(candidate)} {half}"
         known = self.journal.get(key)
         if known is None:

@@ -38,7 +38,9 @@ def test_the_choice_is_measured_faster_than_float_and_keeps_the_bound(tmp_path: 
     )
     assert edit.facts["verdict"] in ("confirmed", "inconclusive")
     assert edit.facts["latency_ratio_ci95"][1] < 1
-    assert edit.facts["held_out"]["drop"] <= 1
+    loss = edit.facts["loss"]
+    assert loss["expected_drop"] <= 1 and loss["ci95"][0] <= 1 and loss["samples"] > 200  # both halves
+    assert edit.facts["seconds"]["total"] < 3 * 25 and edit.facts["seconds"]["preparation"] > 0
     assert kernels(artifact.save(edit.model, tmp_path / "m.onnx").path).int8 > 10
     assert len(journal.read_text().splitlines()) == edit.facts["measurements"]
 
@@ -51,9 +53,10 @@ def test_float_is_the_answer_when_nothing_is_faster(monkeypatch: pytest.MonkeyPa
     edit = quantize(model, options, graphs.normal((8, 3, 8, 8)))
     assert edit.changed == () and edit.facts["verdict"] == "float"
     assert [node.op_type for node in edit.model.graph] == [node.op_type for node in model.graph]
-    text = choose.explain(edit.facts)
-    assert text.startswith("auto: float stays. No candidate is faster than float on this machine")
-    assert "1.04 [1.02, 1.06]" in text or "nothing faster" in text
+    first, *others = choose.explain(edit.facts)
+    assert first.startswith("auto: float stays. No candidate that was confirmed is faster than float on this machine")
+    assert "1.040 [1.020, 1.060] of float's time" in others[0] and others[0].endswith("is not faster beyond doubt")
+    assert "took" in others[-1] and "of a budget of 8 s: preparation" in others[-1]
 
 
 def test_a_model_without_layers_stays_float() -> None:
@@ -65,6 +68,28 @@ def test_a_model_without_layers_stays_float() -> None:
 def test_auto_needs_samples_to_run() -> None:
     with pytest.raises(UsageError, match=r"mode auto needs calibration data\. Give --calibration DATA"):
         quantize(graphs.conv_chain(), QuantizeOptions(mode="auto"))
+
+
+LOSS = {"drop": 1.6, "ci95": (-0.6, 4.5), "expected_drop": 0.3, "sqnr_db": 30.0, "agreement_pct": 98.4, "samples": 250}
+CHOICE = {"choices": {"static": 8}, "latency_ratio": 0.71, "latency_ratio_ci95": [0.69, 0.73], "loss": LOSS}
+SECONDS = {"preparation": 4.0, "search": 9.0, "confirmation": 6.0, "total": 19.0, "budget": 20.0}
+FACTS = {"bound": "drop <= 1", "alternatives": [], "seconds": SECONDS, "left_out": []}
+
+
+def test_what_is_proved_is_said_and_what_else_could_be_had() -> None:
+    lines = choose.explain({**FACTS, **CHOICE, "verdict": "inconclusive", "left_out": ["reconstruction"]})
+    assert lines == [
+        "auto: 0.710 [0.690, 0.730] of float's time with 8 static nodes; on 250 samples drop 1.60 [-0.60, 4.50], "
+        "0.30 by the float model's own probabilities, SQNR 30.0 dB, agreement 98.4 %; bound (drop <= 1) kept, but not "
+        "proved: see the interval",
+        "  took 19 s of a budget of 20 s: preparation 4 s, search 9 s, confirmation 6 s",
+        "  no time was left for reconstruction: a larger --budget continues from here",
+    ]
+    other = {**CHOICE, "against": ["loses too much"]}
+    lines = choose.explain({**FACTS, "verdict": "float", "reason": "nothing keeps it", "alternatives": [other]})
+    assert lines[0] == "auto: float stays. Nothing keeps it."
+    assert lines[1].startswith("  or: 0.710 [0.690, 0.730]") and lines[1].endswith("98.4 %; loses too much")
+    assert lines[2] == "  A looser bound (--max-drop, --min-sqnr, --min-agreement) accepts one of these."
 
 
 def test_the_bound_follows_from_options_and_metric() -> None:

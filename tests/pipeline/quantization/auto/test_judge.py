@@ -39,6 +39,9 @@ def test_the_halves_are_every_second_sample(models: tuple[Path, Path]) -> None:
         expected = 100 * (right[0][half::2].mean() - right[1][half::2].mean())
         assert judge.quality(models[1], half).drop == pytest.approx(expected)
     assert judge.quality(models[1], SEARCH).sqnr_db != judge.quality(models[1], HELD_OUT).sqnr_db
+    whole = judge.quality(models[1], None)
+    assert whole.samples == 20 and whole.drop == pytest.approx(100 * (right[0].mean() - right[1].mean()))
+    assert whole.expected_drop is not None and 0 <= whole.expected_drop < 5
 
 
 def test_a_users_function_is_asked_once_per_model(models: tuple[Path, Path], tmp_path: Path) -> None:
@@ -53,6 +56,28 @@ def test_a_users_function_is_asked_once_per_model(models: tuple[Path, Path], tmp
     judge = Judge(models[0], labelled(4), f"{tmp_path / 'metric.py'}:score", SessionOptions(threads=1))
     assert judge.quality(models[1], SEARCH).drop == pytest.approx(0)  # 0, 2, 4 both times
     assert judge.quality(models[1], HELD_OUT).drop == pytest.approx(1)  # 1, 3, 5 against 0, 2, 4
+
+
+@pytest.mark.parametrize(
+    ("drop", "ci95", "expected", "keeps"),
+    [
+        (1.6, (-0.6, 4.5), 0.3, True),  # 2 of 125 answers: noise, say the probabilities
+        (0.4, (-0.8, 1.9), 1.4, False),  # luck, say the probabilities
+        (3.0, (1.1, 6.0), 0.3, False),  # the labels are sure
+        (1.6, (-0.6, 4.5), None, False),  # nothing better than what was measured
+        (0.9, None, None, True),
+        (1.6, None, 0.0, True),
+        (None, None, 0.7, True),  # without a metric
+        (None, None, 1.2, False),
+        (None, None, None, False),
+    ],
+)
+def test_a_drop_is_too_large_when_the_evidence_says_so(
+    drop: float | None, ci95: tuple[float, float] | None, expected: float | None, keeps: bool
+) -> None:
+    found = Quality(drop=drop, ci95=ci95, expected_drop=expected, sqnr_db=None, agreement_pct=None)
+    assert found.keeps(Bound(max_drop=1.0)) is keeps
+    assert not found.proves(Bound(max_drop=1.0))
 
 
 def test_a_bound_is_kept_by_the_estimate_and_proved_by_the_interval() -> None:

@@ -84,7 +84,7 @@ class MadeUpJudge(Judge):
     def __init__(self, drops: Mapping[str, Mapping[Choice, float]]) -> None:
         self.drops, self.asked = drops, 0
 
-    def quality(self, candidate: Path, half: int) -> Quality:
+    def quality(self, candidate: Path, half: int | None) -> Quality:
         assert half == 0  # the other half belongs to the confirmation
         self.asked += 1
         drop = sum(self.drops[name].get(choice, 0.0) for name, choice in chosen_in(candidate).items())
@@ -196,6 +196,29 @@ def test_when_time_is_up_the_best_so_far_is_returned(tmp_path: Path) -> None:
     best = search(tmp_path, race, MadeUpJudge(NO_LOSS), clock=clock).run()[0]
     assert set(best.values()) == {"static"}  # the start; nothing was tried on top
     assert race.started <= 4
+
+
+def test_without_any_time_one_whole_model_is_timed_and_judged(tmp_path: Path) -> None:
+    race, judge = MadeUpRace(dict.fromkeys(LAYERS, FAST)), MadeUpJudge(NO_LOSS)
+    found = search(tmp_path, race, judge, clock=iter(np.arange(1e3, 1e6, 1.0)))
+    assert [set(best.values()) for best in found.run()] == [{"static"}]
+    assert (race.started, judge.asked) == (2, 1)  # float and the one
+
+
+def test_only_what_was_chosen_by_its_loss_is_judged_by_other_samples_alone(tmp_path: Path) -> None:
+    halves: list[int | None] = []
+
+    class AnyHalf(MadeUpJudge):
+        def quality(self, candidate: Path, half: int | None) -> Quality:
+            halves.append(half)
+            return super().quality(candidate, 0)
+
+    drops: dict[str, Mapping[Choice, float]] = {**NO_LOSS, "b": {"static": 3.0, "dynamic": 3.0}}
+    for losses, half in ((NO_LOSS, None), (drops, 1)):
+        found = search(tmp_path, MadeUpRace(dict.fromkeys(LAYERS, FAST)), AnyHalf(losses))
+        best = found.run()[0]
+        found.final_quality(best)
+        assert halves[-1] == half
 
 
 def test_equal_shapes_are_one_group_and_the_users_exclusions_none() -> None:
