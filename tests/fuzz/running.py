@@ -186,7 +186,7 @@ def _last(text: str) -> str:
 
 def signature(fault: str) -> str:
     """Return what faults of one kind have in common: the place in the code, or how the text begins."""
-    place = re.search(r"internal error: (\w+): .*\(([^ ]*\.py>?|<[^>]*>):[0-9]+\)", fault)
+    place = re.search(r"internal error: (\w+): .*\(([^ ()]*\.py>?|<[^>]*>):[0-9]+\)", fault)
     kind = fault.partition(":")[0]
     text = f"{place[1]} in {place[2]}" if place else re.sub(r"'[^']*'", "'…'", fault.partition(": ")[2])[:100]
     return re.sub("[0-9]+", "#", f"{kind}: {text}")
