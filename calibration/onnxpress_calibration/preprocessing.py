@@ -45,8 +45,10 @@ def _numbers(value: object) -> object:
 
 
 def _upper(value: object) -> object:
-    word = value.upper() if isinstance(value, str) else value
-    return "L" if word in GRAY else {"CHW": "NCHW", "HWC": "NHWC"}.get(str(word), word)
+    if not isinstance(value, str):
+        return value
+    word = value.upper()
+    return "L" if word in GRAY else {"CHW": "NCHW", "HWC": "NHWC"}.get(word, word)
 
 
 Pixels = Annotated[int, Field(gt=0, le=16384)]

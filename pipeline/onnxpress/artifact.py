@@ -111,7 +111,7 @@ def _load(path: Path) -> tuple[ir.Model, list[Path]]:
             "weights in a file of their own."
         )
     try:
-        proto = onnx.load(path, load_external_data=False)
+        proto = onnx.load(path, format="protobuf", load_external_data=False)
     except DecodeError as error:
         raise ModelError(f"model {path}: not an ONNX file, or truncated ({error}). Export or copy it again.") from error
     except OSError as error:
@@ -207,8 +207,12 @@ def _external_file(tensor: ir.ExternalTensor, path: Path) -> Path:
     """
     folders = dict.fromkeys((path.resolve().parent, path.parent.resolve()))
     candidates = [folder / tensor.location for folder in folders]
-    file = next((each for each in candidates if each.is_file()), path.parent / tensor.location)
-    if not any(file.resolve().is_relative_to(folder) for folder in folders):
+    try:
+        file = next((each for each in candidates if each.is_file()), path.parent / tensor.location)
+        inside = any(file.resolve().is_relative_to(folder) for folder in folders)
+    except (OSError, RuntimeError, ValueError) as error:  # too long, a link to itself, a NUL
+        raise ModelError(f"external data of tensor {tensor.name!r}: {tensor.location!r} names no file.") from error
+    if not inside:
         raise ModelError(
             f"external data of tensor {tensor.name!r}: {str(tensor.location)!r} points outside the model's folder. "
             "Refused: put the data beside the model."

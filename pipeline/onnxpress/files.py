@@ -71,6 +71,18 @@ class Outputs:
         for output, replace in self._claimed.items():
             self.refuse_inputs(output, replace=replace)
 
+    def folder(self, path: Path) -> None:
+        """Make a folder for outputs; it is gone again when nothing is published in it.
+
+        Raises:
+            OutputError: it cannot be made.
+        """
+        missing = [each for each in (path, *path.parents) if not each.exists()]
+        with explained(f"folder {path}"):
+            path.mkdir(parents=True, exist_ok=True)
+        for each in reversed(missing):  # the innermost goes first
+            self._scratch.callback(_remove_empty, each)
+
     def claim(self, path: Path, *, replace: bool = False) -> None:
         """Refuse an output that cannot be written, before the work and not after it.
 
@@ -220,6 +232,11 @@ def append_text(path: Path, text: str) -> None:
     outputs.refuse_inputs(path)
     with explained(f"output {path}"), path.open("a", encoding="utf-8") as stream:
         stream.write(text)
+
+
+def _remove_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def _move(file: Path, target: Path, *, replace: bool) -> None:

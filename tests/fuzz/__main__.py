@@ -6,6 +6,7 @@ Input number i of a kind depends on the seed, the kind and i alone: ``--kind K -
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib
 import json
 import multiprocessing
@@ -106,6 +107,8 @@ def load(*, torch: bool) -> None:
             importlib.import_module(name)
     for name in ("onnxruntime", "jinja2", "PIL.Image", "rich.console", *(["torch", "torch.export"] if torch else [])):
         importlib.import_module(name)
+    gc.collect()
+    gc.freeze()  # else each fork's first collection copies all of this
 
 
 def results(tasks: list[tuple[Plan, str, int]], jobs: int) -> Iterator[Found]:

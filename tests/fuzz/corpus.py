@@ -138,7 +138,8 @@ def make(home: Path, *, torch: bool) -> Path:
         (home / part).mkdir()
     _models(work)
     _data(work)
-    texts = {"policy": POLICY, "prices": PRICES, "settings": SETTINGS, "recipe": RECIPE, "first": FIRST}
+    again = "".join(line for line in RECIPE.splitlines(keepends=True) if line.strip()[:5] not in ("bench", "cost:"))
+    texts = {"policy": POLICY, "prices": PRICES, "settings": SETTINGS, "recipe": RECIPE, "again": again, "first": FIRST}
     for name, text in texts.items():
         (work / f"{name}.yaml").write_text(textwrap.dedent(text).lstrip())
     (work / "attack.json").write_text("{}")

@@ -332,7 +332,7 @@ def images(case: Case) -> list[str]:
 
 def run_folder(case: Case) -> list[str]:
     """Damage a file of a finished run."""
-    case.take("run", "policy.yaml", "baseline.json", "recipe.yaml", "conv.onnx", "conv.npz", "first.yaml")
+    case.take("run", "policy.yaml", "baseline.json", "again.yaml", "conv.onnx", "conv.npz", "first.yaml")
     files = sorted(path for path in (case.work / "run").rglob("*") if path.is_file())
     target = case.random.choice(files)
     if case.random.random() < 0.15:
@@ -346,7 +346,38 @@ def run_folder(case: Case) -> list[str]:
         "report run -o out.html",
         "gate run --policy policy.yaml --json out.json",
         "baseline write run -o out.json",
+        "run again.yaml -o run",
     )
+
+
+def catalogue(case: Case) -> list[str]:
+    """Damage a provider's list of prices."""
+    kind, content = case.random.choice(CATALOGUES)
+    how = mutation.some_json if kind == "azure" else mutation.some_yaml if kind == "gcosts" else mutation.some_bytes
+    (case.work / "catalogue").write_bytes(how(case.random, content.encode()))
+    return f"prices import catalogue --format {kind} -o out.yaml".split()
+
+
+CATALOGUES = (
+    (
+        "gcosts",
+        "about: {generated: 2026-10-01}\ncompute:\n  instance:\n    c3-standard-4:\n      cpu: 4\n      ram: 16\n"
+        "      cost: {us-central1: {hour: 0.2, hour_spot: 0.05}}\n",
+    ),
+    (
+        "azure",
+        '{"Items": [{"armSkuName": "Standard_D4s_v5", "armRegionName": "eastus", "retailPrice": 0.192, "currencyCode": '
+        '"USD", "productName": "Virtual Machines Dsv5 Series", "skuName": "D4s v5", "unitOfMeasure": "1 Hour", '
+        '"effectiveStartDate": "2021-11-01T00:00:00Z", "meterName": "D4s v5", "type": "Consumption"}]}',
+    ),
+    ("table", "provider,type,region,price_per_hour,as_of\nown,box,here,0.5,2026-01-01\n"),
+    (
+        "skypilot",
+        "InstanceType,vCPUs,MemoryGiB,AcceleratorName,AcceleratorCount,Price,SpotPrice,Region\n"
+        "m5.large,2.0,8.0,,,0.096,0.04,us-east-1\n",
+    ),
+    ("aws", '"FormatVersion","v1.0"\n"Publication Date","2026-10-01"\n"SKU","TermType","Unit"\n"A","OnDemand","Hrs"\n'),
+)
 
 
 def words(case: Case) -> list[str]:
@@ -395,7 +426,10 @@ def words(case: Case) -> list[str]:
                 line.insert(place, f"--{value}" if value else "--")
             case _ if place < len(line):
                 line[place] = value
-    return line
+    return [
+        "out.html" if flag in ("-o", "--output", "--json", "--html") else value
+        for flag, value in zip(["", *line], line, strict=False)
+    ]
 
 
 LINES = (
@@ -463,7 +497,7 @@ KINDS: dict[str, Callable[[Case], list[str]]] = {
     function.__name__: function
     for function in (
         *(model_bytes, model_fields, external_data, npz, profile, images, torch_files),
-        *(report_json, bench_json, baseline_json, run_folder),
+        *(report_json, bench_json, baseline_json, run_folder, catalogue),
         *(recipe_yaml, policy_yaml, prices_yaml, settings_yaml, words),
     )
 }

@@ -76,7 +76,8 @@ def show(stored: Path, result: Result) -> None:
     lines = []
     for name, variant in document["variants"].items():
         lines.append(f"{name}  sha256 {str(variant['sha256'])[:12]}")
-        lines += [f"  {rule:<28} {RULES[rule].unit.show(value)}" for rule, value in variant["metrics"].items()]
+        known = {rule: value for rule, value in variant["metrics"].items() if rule in RULES}
+        lines += [f"  {rule:<28} {RULES[rule].unit.show(value)}" for rule, value in known.items()]
     result.show(lines, dict(document))
 
 

@@ -191,7 +191,6 @@ def judge(
     from onnxpress.gate import check, github, outputs, reader
     from onnxpress.gate.gate import gate as run
     from onnxpress.report.formats import terminal
-    from onnxpress.scratch import explained
 
     forms = {
         "report": report,
@@ -203,8 +202,7 @@ def judge(
     }
     files = {form: path for form, path in forms.items() if path is not None}
     if out is not None:
-        with explained(f"folder {out}"):
-            out.mkdir(parents=True, exist_ok=True)
+        result.outputs.folder(out)
         files = {form: out / name for form, name in outputs.FILES.items()} | files
     for path in set(outputs.paths(files)) - set(forms.values()):  # the others are options, which are claimed already
         result.outputs.claim(path)

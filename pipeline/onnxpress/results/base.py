@@ -46,6 +46,11 @@ ChangeInterval = Annotated[tuple[ChangePct, ChangePct], AfterValidator(_ordered)
 ScoreInterval = Annotated[tuple[Score, Score], AfterValidator(_ordered)]
 
 
+Bound = Annotated[float, Field(ge=-1e100, le=1e100)] | None
+Bounds = Annotated[tuple[Bound, Bound], AfterValidator(_ordered)]
+"""Two values between which a number lies; None for an end that cannot be told."""
+
+
 class Result(BaseModel):
     """A part of a document. Numbers are numbers and text is text: nothing is converted."""
 

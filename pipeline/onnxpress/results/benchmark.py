@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from onnxpress.results.base import (
+    Bounds,
     Bytes,
     ChangeInterval,
     ChangePct,
@@ -30,6 +31,8 @@ class Host(Result):
     cpu: str
     fingerprint: Name
     """Equal for hosts whose latencies may be compared."""
+    kind: str | None = None
+    """Of CPU: what its int8 kernels are."""
     arch: str | None = None
     features: tuple[str, ...] = ()
     """Instructions that int8 kernels use."""
@@ -111,6 +114,8 @@ class Server(Result):
     p50_ms: Milliseconds | None
     p99_ms: Milliseconds | None
     utilisation: Annotated[float, Field(ge=0, le=100)] | None
+    why: str | None = None
+    """Why there is no rate."""
 
 
 class ColdStart(Result):
@@ -172,6 +177,8 @@ class Timed(Result):
     server: Server | None = None
     energy: Energy | None = None
     operators: tuple[OperatorTime, ...] = ()
+    bounds: dict[str, Bounds] | None = None
+    """Of the statistics of latency, the first result and memory."""
 
 
 class TimingComparison(Result):
@@ -185,6 +192,7 @@ class TimingComparison(Result):
     ci95_pct: ChangeInterval
     verdict: str | None = None
     improved: bool | None = None
+    processes: Count | None = None
     ratios: tuple[Annotated[float, Field(gt=0, le=1e9)], ...] | None = None
 
     @model_validator(mode="after")

@@ -52,6 +52,8 @@ class Quality(Result):
     cosine_p01: Cosine | None = None
     non_finite: Count | None = None
     expected_drop: Score | None = None
+    ci95: dict[str, ScoreInterval | None] | None = None
+    """By the name of the number; None where it cannot be told."""
 
 
 class ClassDrop(Result):
@@ -63,6 +65,17 @@ class ClassDrop(Result):
     ci95: ScoreInterval
     lost: Count | None = None
     won: Count | None = None
+
+
+class WorstClass(Result):
+    """The class that loses most, with an interval that knows it was picked."""
+
+    label: int | float | str | bool | None
+    samples: Some
+    drop: Score
+    ci95: ScoreInterval
+    classes: Some
+    """From how many it was picked."""
 
 
 class Flip(Result):
@@ -83,12 +96,15 @@ class Comparison(Result):
     drop: Score | None
     """In the unit of the metric; None where the metric has no value."""
     ci95: ScoreInterval | None
-    """None where the metric is one number for each model."""
+    """None where it cannot be told."""
+    why: str | None = None
+    """Why there is no interval."""
     method: str
     lost: Count | None
     """Samples that only the baseline gets right."""
     won: Count | None
     classes: tuple[ClassDrop, ...] | None = None
+    worst_class: WorstClass | None = None
     flips: tuple[Flip, ...] | None = None
 
 
