@@ -42,6 +42,7 @@ def test_words_in_any_case_and_one_number_for_all_channels() -> None:
         ("size: 8, mean: [1, 2]", "mean: has 2 numbers; give one, or one for each of 3 channels"),
         ("size: 8, mean: .nan", "not a finite number"),
         ("size: 8, color: CMYK", "color: Input should be 'RGB', 'BGR' or 'L'"),
+        ("size: 8, color: {a: b}", "color: Input should be 'RGB', 'BGR' or 'L'"),
         ("size: 32, resize: 16", "resize: 16 leaves less than the crop of 32x32 pixels"),
         ("size: [", "not YAML"),
         ("nowhere.yaml", "cannot be read"),

@@ -83,6 +83,7 @@ def test_large_weights_go_beside_the_model_named_by_their_content(
         ("weights.data", b"12345678", "has 8 bytes, 16 are needed"),
         ("../weights.data", b"1" * 16, "points outside"),
         ("/etc/hostname", None, "points outside"),
+        ("a" * 300, None, "names no file"),
     ],
 )
 def test_external_data_that_cannot_be_used(tmp_path: Path, location: str, content: bytes | None, message: str) -> None:
@@ -92,6 +93,19 @@ def test_external_data_that_cannot_be_used(tmp_path: Path, location: str, conten
     if content is not None:
         (inner / location).write_bytes(content)
     with pytest.raises(ModelError, match=message):
+        artifact.load(path)
+
+
+def test_external_data_that_is_a_link_to_itself_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "weights.data").symlink_to("weights.data")
+    with pytest.raises(ModelError, match="names no file"):
+        artifact.load(external(tmp_path))
+
+
+def test_a_model_is_read_as_one_whatever_its_name_ends_with(tmp_path: Path) -> None:
+    path = tmp_path / "report.json"  # onnx would choose its JSON reader
+    path.write_text('{"schema": "onnxpress.report/1"}')
+    with pytest.raises(ModelError, match="not an ONNX file"):
         artifact.load(path)
 
 

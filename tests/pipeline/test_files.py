@@ -165,3 +165,17 @@ def test_outputs_respect_the_umask(tmp_path: Path) -> None:
     finally:
         os.umask(old)
     assert (tmp_path / "out").stat().st_mode & 0o777 == 0o640
+
+
+def test_a_folder_for_outputs_goes_again_when_nothing_is_published_in_it(tmp_path: Path) -> None:
+    inner = tmp_path / "a" / "b"
+    with pytest.raises(ValueError, match="stop"), Outputs() as outputs:
+        outputs.folder(inner)
+        outputs.stage(inner / "x.txt").write_text("x")
+        raise ValueError("stop")
+    assert list(tmp_path.iterdir()) == []
+    with Outputs() as outputs:
+        outputs.folder(inner)
+        outputs.stage(inner / "x.txt").write_text("x")
+        outputs.publish()
+    assert (inner / "x.txt").read_text() == "x"

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -67,6 +69,16 @@ def test_the_policy_bounds_the_change_since_the_last_release(
     (tmp_path / "last.json").write_text("{")
     with pytest.raises(DataError, match="not JSON"):
         policy(text)
+
+
+def test_a_number_of_a_rule_that_is_not_known_here_is_not_shown(
+    report: Report, tmp_path: Path, compress: Callable[..., Any]
+) -> None:
+    document = json.loads(Baseline.of(report).to_json())
+    document["variants"]["int8"]["metrics"]["size.of_the_moon"] = 1.0
+    (tmp_path / "baseline.json").write_text(json.dumps(document))
+    shown = compress("baseline", "show", tmp_path / "baseline.json")
+    assert shown.code == 0 and "size.total_bytes" in shown.out and "moon" not in shown.out
 
 
 def test_what_is_no_baseline(tmp_path: Path) -> None:
