@@ -169,12 +169,12 @@ def test_outputs_respect_the_umask(tmp_path: Path) -> None:
 
 def test_a_folder_for_outputs_goes_again_when_nothing_is_published_in_it(tmp_path: Path) -> None:
     inner = tmp_path / "a" / "b"
-    with pytest.raises(ValueError, match="stop"), Outputs() as outputs:
+    with pytest.raises(ValueError, match="stop"), files.Outputs() as outputs:
         outputs.folder(inner)
         outputs.stage(inner / "x.txt").write_text("x")
         raise ValueError("stop")
     assert list(tmp_path.iterdir()) == []
-    with Outputs() as outputs:
+    with files.Outputs() as outputs:
         outputs.folder(inner)
         outputs.stage(inner / "x.txt").write_text("x")
         outputs.publish()
