@@ -106,7 +106,8 @@ def input_specs(model: ir.Model) -> dict[str, InputSpec]:
     specs = {}
     for value in inputs(model):
         dims = shape(value)
-        if value.dtype is None or dims is None or value.name is None:
+        is_tensor = isinstance(value.type, ir.TensorType)
+        if not is_tensor or value.dtype is None or dims is None or value.name is None:
             raise ModelError(
                 f"model input {value.name!r}: has no dtype or rank (sequences and maps are not supported)."
             )

@@ -22,12 +22,14 @@ from onnxpress.export.passes.form import normal_form
 from onnxpress.export.passes.identities import remove_identities
 from onnxpress.export.passes.names import name_uniquely
 from onnxpress.export.passes.products import write_products
+from onnxpress.export.passes.scalars import make_scalars
 from onnxpress.export.passes.unused import remove_unused
 
 FIRST = (name_uniquely, remove_from_inputs, lift)
 REPEATED = (
     fold_constants,
     inline_branches,
+    make_scalars,
     remove_identities,
     write_products,
     fold_batchnorm,

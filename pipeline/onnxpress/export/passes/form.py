@@ -1,4 +1,4 @@
-"""What a model must be to be worked on: valid, of tensors, without functions, in topological order."""
+"""What a model must be to be worked on: valid, without functions, in topological order."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def normal_form(model: ir.Model) -> ir.Model:
     """Return a valid copy in which functions are inlined, the default domain has one name and nodes come in order.
 
     Raises:
-        ModelError: an input that is no tensor, a value that nothing defines, a cycle, a function that cannot be
+        ModelError: a value that nothing defines, a cycle, a function that cannot be
             inlined, or whatever else onnx's checker refuses.
     """
     _refuse(model)
@@ -39,13 +39,6 @@ def normal_form(model: ir.Model) -> ir.Model:
 
 
 def _refuse(model: ir.Model) -> None:
-    for given in model.graph.inputs:
-        if given.type is not None and not isinstance(given.type, ir.TensorType):
-            kind = type(given.type).__name__.removesuffix("Type").lower()
-            raise ModelError(
-                f"model input {given.name!r}: is no tensor but of type {kind}, which is not supported. "
-                "Export the model with tensors as inputs."
-            )
     for node in model.graph.all_nodes():
         for value in node.inputs:
             if value is not None and value.producer() is None and value.graph is None:

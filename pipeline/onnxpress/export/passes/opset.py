@@ -10,14 +10,13 @@ import onnx_ir as ir
 
 from onnxpress import graph
 from onnxpress.errors import ModelError, UsageError
+from onnxpress.export.passes import scans
 from onnxpress.export.passes.form import OPSET
 from onnxpress.export.passes.shapes import infer
 from onnxpress.export.protos import check, with_weights, without_weights
 
 MINIMUM = 13
 """The first operator set in which QuantizeLinear and DequantizeLinear have a scale per channel."""
-BATCHED_SCAN = 9
-"""The first operator set whose Scan has no batch axis; onnx's converter takes it off the model's inputs, too."""
 FREE_RESIZE = 11
 """The first operator set in which Resize has a choice of coordinates, with another default than the one before."""
 GROUPED = 21
@@ -53,14 +52,11 @@ def convert(model: ir.Model, opset: int) -> ir.Model:
         ModelError: an operator cannot be converted; the message names it.
     """
     present = graph.opset(model)
-    if present < BATCHED_SCAN and any(node.op_type == "Scan" for node in model.graph.all_nodes()):
-        raise ModelError(
-            f"model: operator Scan cannot be converted from opset {present}, where it had a batch axis. Export the "
-            f"model again with opset {BATCHED_SCAN} or newer."
-        )
     try:
         proto = onnx.version_converter.convert_version(without_weights(_aside(model)), opset)
         converted = _back(with_weights(proto, model))
+        if present == scans.BATCHED:
+            scans.take_back(converted)
         if present < GROUPED <= opset:
             _widen_groups(converted)
         check(converted)
@@ -84,6 +80,8 @@ def _aside(model: ir.Model) -> ir.Model:
         if node.domain in graph.ONNX_DOMAINS and not onnx.defs.has(node.op_type, graph.opset(model), ""):
             node.domain = ASIDE
             copy.opset_imports[ASIDE] = 1
+    if graph.opset(model) == scans.BATCHED:  # onnx's converter takes the axis off the model's inputs, too
+        scans.lay_aside(copy)
     return copy
 
 

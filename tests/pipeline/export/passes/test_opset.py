@@ -112,18 +112,24 @@ def test_old_images_keep_their_pixels(
     np.testing.assert_allclose(run(prepare(model).model, feeds)[0], run(model, feeds)[0], rtol=1e-6)
 
 
-def test_a_scan_over_batches_is_refused(build: Build) -> None:
-    model = build(
-        """g (float[1,2] initial, float[1,3,2] x) => (float[1,2] y, float[1,3,2] z) {
-            y, z = Scan <num_scan_inputs = 1, body = body (float[2] s, float[2] n) => (float[2] a, float[2] b) {
-                a = Add(s, n)
-                b = Identity(a)
-            }> ("", initial, x)
-        }""",
-        opset=8,
-        ir_version=3,
-    )
-    with pytest.raises(ModelError, match="operator Scan cannot be converted from opset 8"):
+BATCHED_SCAN = """g (float[3,2] initial, float[3,4,2] x, int64[3] lengths) => (float[3,2] y, float[3,4,2] z) {
+    y, z = Scan <num_scan_inputs = 1, directions = [1], body = body (float[2] s, float[2] n) => (float[2] a, float[2] b)
+        { a = Add(s, n)  u = Unsqueeze<axes = [0]>(a)  b = Squeeze<axes = [0]>(u) }> (LENGTHS, initial, x) }"""
+
+
+def test_a_scan_over_batches_becomes_two(build: Build, run: Run, rng: np.random.Generator) -> None:
+    model = build(BATCHED_SCAN.replace("LENGTHS", '""'), opset=8, ir_version=3)
+    made = prepare(model).model
+    assert [node.op_type for node in made.graph] == ["Scan"] and made.opset_imports[""] == 17
+    feeds = {"initial": rng.normal(size=(3, 2)), "x": rng.normal(size=(3, 4, 2)), "lengths": np.full(3, 4)}
+    feeds = {name: array.astype(np.int64 if name == "lengths" else np.float32) for name, array in feeds.items()}
+    for expected, found in zip(run(model, feeds), run(made, feeds), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_a_scan_over_sequences_of_several_lengths_is_refused(build: Build) -> None:
+    model = build(BATCHED_SCAN.replace("LENGTHS", "lengths"), opset=8, ir_version=3)
+    with pytest.raises(ModelError, match="operator Scan cannot be converted from opset 8 to 17"):
         prepare(model)
 
 
