@@ -139,6 +139,13 @@ def _load(path: Path) -> tuple[ir.Model, list[Path]]:
     return model, _map_external(model, path)
 
 
+def content(tensor: ir.TensorProtocol) -> bytes:
+    """Return the bytes of a tensor, of strings too."""
+    if tensor.dtype == ir.DataType.STRING:
+        return b"\0".join(text if isinstance(text, bytes) else str(text).encode() for text in tensor.numpy().flat)
+    return tensor.tobytes()
+
+
 def tensors(model: ir.Model) -> Iterator[ir.TensorProtocol]:
     """Yield every constant tensor once: initializers and tensor attributes, in subgraphs and functions too."""
     for graph in _graphs(model):
@@ -256,7 +263,7 @@ def write(model: ir.Model, path: Path) -> None:
         # The name holds the content's hash, so replacing a model never leaves it with another model's weights.
         digest = hashlib.sha256()
         for tensor in tensors(model):
-            digest.update(tensor.tobytes())
+            digest.update(content(tensor))
         data = f"{path.stem}.{digest.hexdigest()[:12]}.data"
         ir.save(model, path, external_data=data, size_threshold_bytes=1024)
     else:

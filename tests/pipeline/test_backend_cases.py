@@ -183,10 +183,19 @@ MAKERS: dict[str, Callable[[ir.Model, Case], ir.Model]] = {
     "weight-only-4": quantized(mode="weight-only", bits=4),
     "fp16": quantized(mode="fp16"),
     "fp16-half-io": quantized(mode="fp16", keep_io=False),
-    "prune": lambda model, _: prune(model, PruneOptions(amount=0.5, round_to=1)).model,
     "prune-weights": lambda model, _: prune(model, PruneOptions(granularity="weight", amount=0.5)).model,
 }
 
+MADE = {
+    "dynamic": (1, 16),
+    "static": (1, 16),
+    "weight-only-8": (1, 213),
+    "weight-only-4": (1, 213),
+    "fp16": (1000, 690),
+    "fp16-half-io": (1000, 690),
+    "prune-weights": (0, 100),
+}
+"""So many cases at least have something to change, as they are and with constants."""
 SHORT = [mode for mode in MAKERS if "prune" not in mode]
 """Where cases as they are have something to change; to prune there is nothing, and it takes long to find that out."""
 
@@ -212,5 +221,4 @@ def test_what_is_made_loads_and_runs(mode: str, constants: bool, monkeypatch: py
             outputs(proto, case.samples[0][0])
         except Exception as error:
             wrong.append(f"{case.name}: {error}")
-    print(mode, constants, made)
-    assert wrong == []
+    assert wrong == [] and made >= MADE[mode][constants]

@@ -149,6 +149,8 @@ def _channels(work: ir.Model, options: PruneOptions, data: Dataset | None, few: 
         "allocation": options.allocation,
         "round_to": options.round_to,
     }
+    if not groups and options.amount:
+        raise _nothing(options, groups, skipped)
     kept, errors, changed, repaired, removed, branches = surgery.Kept({}), [], [], [], 0, 0
     for number in range(1, options.iterations + 1):
         groups = groups if number == 1 else _selected(analyze(work), options)[0]

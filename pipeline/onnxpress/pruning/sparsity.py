@@ -71,7 +71,7 @@ def _select(model: ir.Model, options: PruneOptions) -> tuple[list[Weight], list[
 
 def packed_bytes(model: ir.Model) -> int:
     """Return what all constants take when compressed, see `files.compressed_bytes`."""
-    return compressed_bytes(tensor.tobytes() for tensor in artifact.tensors(model))
+    return compressed_bytes(artifact.content(tensor) for tensor in artifact.tensors(model))
 
 
 def largest(scores: Array, amount: float) -> Array:

@@ -88,3 +88,13 @@ def test_no_proof_where_noise_is_refused(build: Build) -> None:
     }
     """
     assert proof.prove(build(text), build(text), None) is None
+
+
+def test_sequences_are_compared(build: Build) -> None:
+    text = """net (float[N,3] x, float[3,4] w) => (seq(float[N,2]) y, float[N,4] z) {
+        z = MatMul (x, w)
+        y = SplitToSequence <axis = 1> (z) }"""
+    model = build(text)
+    assert proof.prove(model, model, None) == 0
+    with pytest.raises(OnnxpressError, match="output 'y' differs"):
+        proof.prove(scaled(model, 1.1), model, None)
