@@ -29,6 +29,7 @@ ENCRYPTED = 0x1
 MOST_AT_ONCE = 1 << 30
 """Bytes of one piece that is read at a time; one that needs more is refused."""
 MOST_HEADER = 1 << 16
+MOST_REASON = 300
 MOST_EMPTY = 1_000_000
 """Length of an array that takes no bytes: nothing else bounds it."""
 BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError, ValueError, KeyError)
@@ -93,7 +94,8 @@ class Archive:
 
     def refusal(self, reason: object) -> DataError:
         """Return the error that says, in one line, why this archive is not read."""
-        return DataError(f"{self._what} {self.path}: {' '.join(str(reason).split()).rstrip('.')}. {self._how}")
+        text = " ".join(str(reason).split()).rstrip(".")
+        return DataError(f"{self._what} {self.path}: {text[:MOST_REASON]}. {self._how}")
 
     def _check(self) -> None:
         infos = self._zip.infolist()

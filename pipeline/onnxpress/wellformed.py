@@ -32,6 +32,8 @@ MOST_NODES = 1_000_000
 """Nodes of a model whose functions are written out."""
 MOST_DENSE_BYTES = 1 << 28
 """A sparse tensor that takes more when it is written out is refused."""
+MOST_INPUT, MOST_MADE = 1 << 28, 1 << 29
+"""Values of an input (of one sample), and of what a node makes from a shape that is written in the model."""
 LIMIT = 1 << 63
 SHOWN = 80
 ONNX_DOMAINS = frozenset({"", "ai.onnx"})
@@ -69,6 +71,10 @@ TYPED = {
     "STRING": "string_data",
 }
 """The field of values of a dtype; all others are in int32_data."""
+
+MAKERS = {"ConstantOfShape": (0,), "Expand": (1,), "Tile": (1,), "Range": (0, 1, 2)}
+"""Operators whose result is as large as numbers say, and the inputs that are those numbers."""
+MOST_AXES = 64
 
 LINEAGE_TYPES: Mapping[str, type | tuple[type, ...]] = {
     "step": str,
@@ -119,8 +125,11 @@ def check(model: onnx.ModelProto, lineage_key: str) -> None:
     for name, user in _graph(model.graph, scope, "").items():
         raise MalformedError(f"{user}: {_shown(name)} is made by nothing")
     for value in model.graph.input:
-        if value.type.WhichOneof("value") == "tensor_type" and not value.type.tensor_type.elem_type:
+        tensor = value.type.tensor_type
+        if value.type.WhichOneof("value") == "tensor_type" and not tensor.elem_type:
             raise MalformedError(f"input {_shown(value.name)} has no dtype")
+        if math.prod(dim.dim_value for dim in tensor.shape.dim if dim.HasField("dim_value")) > MOST_INPUT:
+            raise MalformedError(f"input {_shown(value.name)} takes more than {MOST_INPUT:,} values at a time")
     for function in model.functions:
         _function(function, functions, scope.opsets)
     _count_nodes(model.graph.node, functions)
@@ -206,6 +215,7 @@ def _graph(graph: onnx.GraphProto, scope: _Scope, inside: str) -> dict[str, str]
         names.makers.setdefault(tensor.name, -1)  # an input of this name has it as its default
         _tensor(tensor, where)
     _nodes(graph.node, names, scope, inside)
+    _made(graph, inside)
     outputs = set()
     for value in graph.output:
         where = f"{inside}output {_shown(value.name)}"
@@ -242,6 +252,36 @@ def _nodes(nodes: Any, names: _Names, scope: _Scope, inside: str) -> None:  # no
         sorted_nodes = [nodes[index] for index in order]
         del nodes[:]
         nodes.extend(sorted_nodes)
+
+
+def _made(graph: onnx.GraphProto, inside: str) -> None:
+    """Refuse nodes that make, from a few numbers in the model, more than there is memory."""
+    stored = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        for attribute in node.attribute if node.op_type == "Constant" and node.domain in ONNX_DOMAINS else ():
+            if attribute.name == "value" and attribute.HasField("t"):
+                stored[node.output[0]] = attribute.t
+    for index, node in enumerate(graph.node):
+        if node.domain in ONNX_DOMAINS and node.op_type in MAKERS:
+            operands = [
+                _numbers(stored.get(node.input[each])) for each in MAKERS[node.op_type] if each < len(node.input)
+            ]
+            elements = 0.0
+            if node.op_type != "Range":
+                elements = math.prod(operands[0]) if operands else 0
+            elif all(operands) and operands[2][0]:
+                elements = (operands[1][0] - operands[0][0]) / operands[2][0]
+            if elements > MOST_MADE:
+                raise MalformedError(f"{inside}{_where(node, index)} makes {elements:,.0f} values out of nothing")
+
+
+def _numbers(tensor: onnx.TensorProto | None) -> list[float]:
+    """Return the values of a small tensor that is stored in the model; none of another."""
+    if tensor is None or tensor.data_location == TensorProto.EXTERNAL or math.prod(tensor.dims) > MOST_AXES:
+        return []
+    if tensor.data_type in (TensorProto.STRING, TensorProto.BOOL):
+        return []
+    return [float(value) for value in onnx.numpy_helper.to_array(tensor).ravel()]
 
 
 def _order(needs: Sequence[set[int]]) -> list[int]:

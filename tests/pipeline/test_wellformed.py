@@ -319,6 +319,29 @@ def test_sparse_tensors_that_are_none(indices: list[int], dims: list[int], messa
     assert message in found(proto)
 
 
+@pytest.mark.parametrize(
+    ("body", "made"),
+    [
+        ("s = Constant<value_ints = [1]>() y = Expand(x, big)", "1,099,511,627,776"),
+        ("y = ConstantOfShape(big)", "1,099,511,627,776"),
+        ("y = Tile(x, big)", "1,099,511,627,776"),
+        ("b = Constant<value = int64[2] {1048576, 1048576}>() y = Expand(x, b)", "1,099,511,627,776"),
+        ("y = Range(zero, huge, one)", "1,099,511,627,776"),
+    ],
+)
+def test_what_is_made_out_of_nothing(body: str, made: str) -> None:
+    stored = "int64[2] big = {1048576, 1048576}, int64 zero = {0}, int64 one = {1}, int64 huge = {1099511627776}"
+    text = f"""<ir_version: 8, opset_import: ["": 17]> g (float[1,1] x) => (y) <{stored}> {{ {body} }}"""
+    assert f"makes {made} values out of nothing" in found(onnx.parser.parse_model(text))
+    assert found(onnx.parser.parse_model(text.replace("1048576", "16").replace("1099511627776", "256"))) == ""
+
+
+def test_an_input_that_no_memory_holds() -> None:
+    proto = model()
+    proto.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 1 << 30
+    assert "input 'x' takes more than" in found(proto)
+
+
 def test_files_that_are_too_large_are_not_read(tmp_path: Path) -> None:
     with (tmp_path / "m.onnx").open("wb") as stream:
         stream.truncate(3 << 30)

@@ -13,6 +13,8 @@ from onnxpress_calibration.errors import DataError
 from onnxpress_calibration.preprocessing import EXAMPLE, FILE, Preprocessing
 
 SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".webp"})
+FORMATS = ("BMP", "JPEG", "PNG", "PPM", "WEBP")
+"""Pillow goes by the content, not by the name, and would start other programs for some formats."""
 CHUNK = 32
 
 
@@ -65,7 +67,7 @@ def _pixels(file: Path, chosen: Preprocessing) -> Array:
 
     height, width = chosen.size
     try:
-        with Image.open(file) as opened:
+        with Image.open(file, formats=FORMATS) as opened:
             image = opened.convert("L" if chosen.color == "L" else "RGB")
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"data {file}: not a readable image ({error}). Remove it, or save it again.") from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -69,7 +69,7 @@ def prepare(
     if data is None:
         samples = synthetic(models[baseline], specs, seed, ranges or {})
     else:
-        samples = [{name: batch[name] for name in specs} for batch in islice(data.batches(specs), SAMPLES)]
+        samples = ({name: batch[name] for name in specs} for batch in islice(data.batches(specs), SAMPLES))
     used = 0
     kept: list[Arrays] = []
     for sample in samples:
@@ -130,8 +130,8 @@ def common_specs(specs: Mapping[str, Specs], baseline: str) -> dict[str, InputSp
     return common
 
 
-def synthetic(model: ir.Model, specs: Specs, seed: int, ranges: Ranges) -> list[Arrays]:
-    """Return random samples, never zeros, which take short cuts in kernels that real data do not take.
+def synthetic(model: ir.Model, specs: Specs, seed: int, ranges: Ranges) -> Iterator[Arrays]:
+    """Yield random samples, never zeros, which take short cuts in kernels that real data do not take.
 
     Numbers whose range is known are uniform in it. Of the others, floats are standard normal, bytes uniform over their
     range, integers that look up a table uniform over its rows, and other integers and booleans one, as in an attention
@@ -139,15 +139,13 @@ def synthetic(model: ir.Model, specs: Specs, seed: int, ranges: Ranges) -> list[
     """
     random = np.random.default_rng(seed)
     values = {value.name: value for value in graph.inputs(model)}
-    return [
-        {
+    for _ in range(SAMPLES):
+        yield {
             name: random.choice(np.array(graph.words(values[name])), _shape(spec))
             if spec.dtype == object
             else _random(random, spec, _table_rows(values[name]), ranges.get(name))
             for name, spec in specs.items()
         }
-        for _ in range(SAMPLES)
-    ]
 
 
 def _shape(spec: InputSpec) -> tuple[int, ...]:

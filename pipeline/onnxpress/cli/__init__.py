@@ -107,7 +107,7 @@ def explain(error: Exception, *, verbose: bool) -> int:
         return known
     if isinstance(error, MemoryError):
         click.echo("error: out of memory. Use a smaller batch or a machine with more memory.", err=True)
-        return 5
+        return 3
     if isinstance(error, OSError) and error.errno is not None:  # the system refuses something to every program
         place = f"{error.filename}: " if error.filename else ""
         click.echo(one_line(f"error: {place}{system_says(error)}"), err=True)

@@ -87,7 +87,9 @@ class Fidelity:
             for name, each in self.signal.items()
         }
         return {
-            name: 10 * math.log10(signal / noise) for name, (signal, noise) in sums.items() if signal > 0 and noise > 0
+            name: 10 * (math.log10(signal) - math.log10(noise))
+            for name, (signal, noise) in sums.items()
+            if signal > 0 and noise > 0
         }
 
     def intervals(self) -> dict[str, list[float] | None]:

@@ -35,8 +35,12 @@ HOW = f"Describe each input with --input {SYNTAX}."
 def users_path(source: str) -> Iterator[None]:
     """Let the user's code import its neighbours while it is loaded and run; its folder comes first, as with ``python``.
 
-    A package of theirs named like anything of ours wins: ours are imported by other names.
+    A package of theirs named like anything of ours wins: ours are imported by other names. A program and a reference
+    model need no code, and none is imported that lies beside them.
     """
+    if source.startswith(ZOO) or source.endswith(".pt2"):
+        yield
+        return
     where = source.rpartition(":")[0]
     folder = str(Path(where).resolve().parent if where.endswith(".py") else Path.cwd())
     sys.path.insert(0, folder)

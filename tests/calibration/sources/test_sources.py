@@ -59,6 +59,14 @@ def test_npz_without_arrays(tmp_path: Path) -> None:
         first(str(tmp_path / "d.npz"))
 
 
+def test_images_of_formats_that_start_programs_are_refused(tmp_path: Path) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.eps")
+    (tmp_path / "a.eps").rename(tmp_path / "a.png")
+    (tmp_path / "preprocessing.yaml").write_text("input: x\nsize: [2, 2]\n")
+    with pytest.raises(DataError, match=r"a\.png: not a readable image"):
+        first(str(tmp_path))
+
+
 def test_npz_with_pickled_objects_is_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "d.npz", x=np.array([{}], object))
     with pytest.raises(DataError, match=r"d\.npz: array 'x' holds Python objects"):

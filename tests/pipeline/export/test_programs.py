@@ -5,6 +5,9 @@ import io
 import json
 import os
 import pickle
+import shutil
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +22,7 @@ from onnxpress.export.programs import MODEL, _is_expression
 from onnxpress.quiet import quiet
 
 WEIGHTS, CONSTANTS = "data/weights/model_weights_config.json", "data/constants/model_constants_config.json"
+ORIGINAL_PATH = list(sys.path)
 Edit = Callable[[dict[str, Any], Path], None]
 
 
@@ -321,3 +325,15 @@ def test_archives_that_torch_does_not_write(saved: Path, tmp_path: Path) -> None
         path.write_bytes(whole[:length])
         with pytest.raises(ModelError, match="is no archive"):
             programs.load(path)
+
+
+def test_no_code_beside_a_program_is_imported(saved: Path, canary: Path) -> None:
+    (canary.parent / "onnxscript.py").write_text(f"import os; os.mkdir({str(canary)!r})")
+    shutil.copy(saved, canary.parent / "program.pt2")
+    command = [sys.executable, "-P", "-c", "from onnxpress.cli import main; main()", "export", "program.pt2"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in ORIGINAL_PATH if path)}
+    ended = subprocess.run(
+        [*command, "-o", "p.onnx"], cwd=canary.parent, env=environment, capture_output=True, text=True
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert not canary.exists()

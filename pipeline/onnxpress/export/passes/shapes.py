@@ -8,6 +8,7 @@ knows nothing: `known` and `restore`.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator, Mapping
 
 import onnx
@@ -21,6 +22,9 @@ from onnxpress.session import output_types
 SAME = frozenset({"GroupNormalization", "LayerNormalization", "SimplifiedLayerNormalization"})
 """Operators whose first output is like their first input, and which onnx does not know in every operator set."""
 
+MISFITS = re.compile("Dimension mismatch in unification|Incompatible dimensions")
+"""What onnx says of shapes that no runtime multiplies or adds."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -33,6 +37,9 @@ def infer(model: ir.Model) -> None:
     """Replace the shapes of all computed values by what follows from the inputs and the weights.
 
     Outputs of operators that onnx does not know keep theirs; where there is none, the runtime is asked.
+
+    Raises:
+        ModelError: two inputs of a node do not fit together.
     """
     for value in _computed(model):
         producer = value.producer()
@@ -47,7 +54,7 @@ def infer(model: ir.Model) -> None:
         if node.op_type in ("QuantizeLinear", "DequantizeLinear") and node.domain == graph.MICROSOFT:
             node.domain = ""  # the same operator, for more types
     try:
-        proto = onnx.shape_inference.infer_shapes(stripped, data_prop=True)
+        proto = _inferred(stripped)
     except onnx.shape_inference.InferenceError as error:
         _log.info("shapes cannot be inferred: %s", error)
         return
@@ -58,6 +65,22 @@ def infer(model: ir.Model) -> None:
             value.shape = found.shape
             value.type = value.type or found.type
     _ask_runtime(model)
+
+
+def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Infer what can be inferred.
+
+    Raises:
+        ModelError: two inputs of a node do not fit together.
+        onnx.shape_inference.InferenceError: nothing can be inferred at all.
+    """
+    try:
+        return onnx.shape_inference.infer_shapes(model, data_prop=True, strict_mode=True)
+    except onnx.shape_inference.InferenceError as error:
+        if MISFITS.search(str(error)):
+            reason = re.sub(r"\[ShapeInferenceError\] (Inference error\(s\): )?", "", " ".join(str(error).split()))
+            raise ModelError(f"model: no input can run through it: {reason}. Export it again.") from error
+        return onnx.shape_inference.infer_shapes(model, data_prop=True)  # what the file says may be wrong, and unused
 
 
 def _ask_runtime(model: ir.Model) -> None:

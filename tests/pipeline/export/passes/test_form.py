@@ -77,7 +77,7 @@ def test_sparse_initializers() -> None:
     sparse.values.CopyFrom(onnx.numpy_helper.from_array(np.ones(1, np.float32), "w"))
     sparse.indices.CopyFrom(onnx.numpy_helper.from_array(np.zeros(1, np.int64)))
     proto.graph.sparse_initializer.append(sparse)
-    with pytest.raises(ModelError, match=r"reads 'w', which nothing defines .*sparse initializers are not supported"):
+    with pytest.raises(ModelError, match=r"reads 'w', which nothing defines"):
         prepare(ir.from_proto(proto))
 
 

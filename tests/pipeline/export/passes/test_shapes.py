@@ -2,8 +2,11 @@ from collections.abc import Callable
 
 import numpy as np
 import onnx_ir as ir
+import pytest
 
 from onnxpress import graph
+from onnxpress.errors import ModelError
+from onnxpress.export.passes import shapes
 from onnxpress.export.prepare import prepare
 
 Build = Callable[..., ir.Model]
@@ -92,3 +95,16 @@ def test_onnxruntimes_own_quantization_is_seen_through(build: Build) -> None:
     assert list(shape(after, "d")) == ["N", 3, 4, 4]
     assert list(after.graph.outputs[0].shape) == ["N", 2, 4, 4]
     assert {node.domain for node in after.graph if node.op_type != "Conv"} == {graph.MICROSOFT}
+
+
+@pytest.mark.parametrize("body", ["y = MatMul(x, w)", "y = Add(x, w)", "y = Gemm(x, w)"])
+def test_inputs_that_do_not_fit_together(build: Build, body: str) -> None:
+    text = f"g (float[2,3] x, float[4,5] w) => (float[N,M] y) {{ {body} }}"
+    with pytest.raises(ModelError, match="no input can run through it"):
+        shapes.infer(build(text))
+
+
+def test_what_a_file_says_wrongly_of_its_values_is_not_believed(build: Build) -> None:
+    model = build("g (float[2,3] x) => (float[7] y) { y = Relu(x) }")
+    shapes.infer(model)
+    assert model.graph.outputs[0].shape is not None
