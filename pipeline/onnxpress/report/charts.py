@@ -129,7 +129,7 @@ def axis_labels(drawing: Element, scale: Scale, shown: Callable[[float], str], y
         x = min(scale(tick), WIDTH - half)
         if x - half >= free:
             text(drawing, x, y, label, "tick middle")
-            free = x + half + CHARACTER_WIDTH
+            free = x + half + 2 * CHARACTER_WIDTH
 
 
 def row_title(drawing: Element, index: int, label: str, number_text: str) -> float:

@@ -97,7 +97,7 @@ def sensitive(report: Report) -> str:
     losses = [(layer, name) for name in dict.fromkeys(names) for layer, of in _losses(report) if of == name]
     shown = [layer for layer, name in losses if name == losses[0][1]][:SHOWN_LAYERS]
     marks = [
-        Mark(label=layer["node"], text=f"{_loss(layer):.2g}", value=_loss(layer), low=0, high=0, kind="pass")
+        Mark(label=layer["node"], text=digits(_loss(layer), 2), value=_loss(layer), low=0, high=0, kind="pass")
         for layer in shown
     ]
     title = f"Error of int8 in one layer alone, {losses[0][1]}" if losses else ""
@@ -126,7 +126,7 @@ def sensitivity(report: Report) -> Table:
         headings=("layer", "variant", "weights", "static"),
         words=2,
         rows=tuple(
-            (layer["node"], name, f"{layer['weights']:.2g}", f"{layer['static']:.2g}")
+            (layer["node"], name, digits(layer["weights"], 2), digits(layer["static"], 2))
             for layer, name in _losses(report)[:SHOWN_LAYERS]
         ),
     )

@@ -14,6 +14,7 @@ KINDS = 8
 GAP = 16
 TREEMAP_HEIGHT = 260
 LEAST_LABELLED = (56.0, 15.0)
+LEAST_CHARACTERS = 12
 SERIES_HEIGHT = 220
 Box = tuple[float, float, float, float]
 
@@ -56,7 +57,7 @@ def treemap(name: str, title: str, wholes: Sequence[tuple[str, Sequence[Part]]])
             SubElement(tile, "title").text = part.label
             SubElement(tile, "rect", charts.at({"x": x, "y": y, "width": w, "height": h}, "area"))
             room = int((w - 8) / CHARACTER_WIDTH)
-            if w >= LEAST_LABELLED[0] and h >= LEAST_LABELLED[1] and room >= 5:
+            if w >= LEAST_LABELLED[0] and h >= LEAST_LABELLED[1] and room >= LEAST_CHARACTERS:
                 charts.text(tile, x + 4, y + 13, short(part.label, room), "inside")
     return charts.drawn(drawing)
 

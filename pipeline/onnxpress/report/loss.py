@@ -21,6 +21,8 @@ State = Literal["kept", "open", "lost", "ruined", "unknown"]
 ALLOWED = 1.0
 """Points, or per cent."""
 RUIN = 10 * ALLOWED
+MOST_POWER = 300
+"""Of ten, that a number of the machine holds."""
 OTHER_MODEL_PCT = 50.0
 """With fewer answers alike it is another model, whatever labels say of it."""
 
@@ -115,7 +117,7 @@ def noise_db(share_pct: float) -> float:
 
 
 def _noise_pct(sqnr_db: float) -> float:
-    return float(100 * 10 ** (-sqnr_db / 10))
+    return float(100 * 10 ** min(-sqnr_db / 10, MOST_POWER))
 
 
 def _ends(quality: Document, name: str) -> Sequence[float] | None:

@@ -17,6 +17,8 @@ NOT_MEASURED = "not measured"
 
 def times(ratio: float) -> str:
     """``0.4837`` → ``0.48×``; small ratios keep two digits: ``0.0032×``."""
+    if ratio == 0:
+        return "0×"
     return f"{ratio:.{2 if ratio >= 0.095 else 3 if ratio >= 0.0095 else 4}f}×"
 
 
@@ -86,7 +88,8 @@ def needed(count: int, half_width: float, margin: float, *, power: int = 2) -> i
     """
     if margin <= 0 or half_width <= 0 or half_width > 1e9 * margin:
         return None
-    exact = max(count + 1.0, count * math.pow(half_width / margin, power))
+    ratio = half_width / margin
+    exact = max(count + 1.0, count * math.pow(ratio, power)) if ratio < 1e9 else math.inf
     if exact > 1e9:
         return None
     step: int = 10 ** max(0, math.floor(math.log10(exact)) - 1)

@@ -11,7 +11,9 @@ from onnxpress.report import numbers
 RATIOS = st.floats(0.001, 100)
 
 
-@pytest.mark.parametrize(("ratio", "text"), [(0.4837, "0.48×"), (1, "1.00×"), (0.0312, "0.031×"), (0.0032, "0.0032×")])
+@pytest.mark.parametrize(
+    ("ratio", "text"), [(0.4837, "0.48×"), (1, "1.00×"), (0.0312, "0.031×"), (0.0032, "0.0032×"), (0, "0×")]
+)
 def test_times(ratio: float, text: str) -> None:
     assert numbers.times(ratio) == text
 
