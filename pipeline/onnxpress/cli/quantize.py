@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from onnxpress.artifact import Artifact, Edit
+    from onnxpress.progress import Progress
     from onnxpress.quantization import QuantizeOptions
     from onnxpress_calibration.dataset import Dataset
     from onnxpress_calibration.preprocessing import Preprocessing
@@ -136,10 +137,12 @@ def quantize(
     result: Result,
 ) -> None:
     """Quantize MODEL to int8 and prove what runs as int8."""
+    from dataclasses import asdict, replace
+
     from onnxpress.data import dataset
     from onnxpress.errors import UsageError
     from onnxpress.evaluation.evaluate import check_metric
-    from onnxpress.quantization import QuantizeOptions
+    from onnxpress.quantization import QuantizeOptions, speed
     from onnxpress.quantization.auto.choose import explain
     from onnxpress.quantization.kernels import kernels
     from onnxpress.quantization.quantize import quantize as run
@@ -182,6 +185,9 @@ def quantize(
             )
 
         made, edit = transform(model, output, entry, work, result)
+    if mode == "static":
+        facts = timed(model, made.path, data, chosen, result.progress)
+        edit = replace(edit, facts={**edit.facts, **facts})
     running = kernels(made.path, edit.skipped)
     unchanged = mode == "auto" and not edit.changed  # float stays: nothing was to become int8
     floats = edit.skipped if mode == "fp16" else () if unchanged else running.stayed_float
@@ -189,15 +195,28 @@ def quantize(
         f"{output}: {size(made)}",
         *(explain(edit.facts) if mode == "auto" else []),
         *fidelity_line(edit.facts),
+        *speed.lines(edit.facts),
         f"in the loaded onnxruntime session: {running.int8} int8 kernels, {running.float} float, "
         f"{running.conversions} conversions; {running.float_bytes:,} bytes of float weights left",
         *([f"  {running.copies} copies between host and device"] if running.copies else []),
         *(f"  float: {skip.op} {skip.where}: {skip.reason}" for skip in floats),
         *(f"  note: {note}" for note in edit.facts.get("notes", ())),
     ]
-    from dataclasses import asdict
-
     result.show(lines, step_document("quantize", output, made, edit) | {"kernels": asdict(running)})
+
+
+def timed(
+    reference: Path, quantized: Path, data: Dataset | None, chosen: QuantizeOptions, progress: Progress
+) -> dict[str, Any]:
+    """Return the facts of a brief timing against float, or why there are none."""
+    from onnxpress.quantization import speed
+
+    if chosen.backend == "neural-compressor":
+        return speed.not_measured("there is no file of the float model")
+    if not chosen.verify:
+        return speed.not_measured("--no-verify")
+    with progress.task("time it against float"):
+        return speed.against_float(reference, quantized, data)
 
 
 def quantize_source(

@@ -80,13 +80,20 @@ class Race:
         runner.worker.close()
         self._running.remove(runner.worker)
 
-    def ratio(self, reference: Runner, candidate: Runner) -> Interval:
-        """Return how long the candidate takes, as a multiple of the reference's time."""
+    def ratio(self, reference: Runner, candidate: Runner, *, pairs: int = PAIRS, least: int = 3) -> Interval:
+        """Return how long the candidate takes, as a multiple of the reference's time.
+
+        Args:
+            reference: A runner.
+            candidate: Another one.
+            pairs: Blocks of each; 6 at least.
+            least: Runs of a block, which takes about `BLOCK_MS`.
+        """
         logs = []
-        for _ in range(PAIRS):
+        for _ in range(pairs):
             times = {}
             for runner in self._random.sample((reference, candidate), 2):
-                block = runner.worker.measure(self._inputs.batch, max(3, math.ceil(BLOCK_MS / runner.run_ms)))
+                block = runner.worker.measure(self._inputs.batch, max(least, math.ceil(BLOCK_MS / runner.run_ms)))
                 times[runner is candidate] = median(block.durations_ns)
             logs.append(math.log(times[True] / times[False]))
         return center([logs]).exp()
