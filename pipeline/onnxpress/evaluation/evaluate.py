@@ -7,6 +7,7 @@ quantized model computes its ranges over a whole batch, so larger batches would 
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from onnxpress.evaluation.paired import drop_interval, share_interval, tango, tw
 from onnxpress.running import over
 from onnxpress.session import SessionOptions, open_session
 from onnxpress_calibration.dataset import LABELS, Dataset, samples_in
+from onnxpress_calibration.documents import shortened
 from onnxpress_calibration.sources.function import accepts, load_function
 
 SCHEMA = "onnxpress.evaluation/1"
@@ -192,6 +194,17 @@ def _add_metric(
                 "flips": flips(right, still, classes),
             }
         document["comparisons"].append(comparison)
+    _without_unknown(document)
+
+
+def _without_unknown(document: dict[str, Any]) -> None:
+    """Take out what is no number: a metric that is not finite, as of outputs that are not, has no value and no drop."""
+    for variant in document["variants"]:
+        if not math.isfinite(variant["value"]):
+            variant["value"] = variant["ci95"]["value"] = None
+    document["comparisons"] = [each for each in document["comparisons"] if math.isfinite(each["drop"])]
+    for variant, scores in document.get("per_sample", {}).items():
+        document["per_sample"][variant] = [score if math.isfinite(score) else None for score in scores]
 
 
 def user_results(text: str, sessions: Mapping[str, Any]) -> dict[str, Any]:
@@ -211,16 +224,42 @@ def user_results(text: str, sessions: Mapping[str, Any]) -> dict[str, Any]:
     results = {}
     for variant, session in sessions.items():
         try:
-            results[variant] = function(session)
+            result = function(session)
         except Exception as error:
             raise DataError(f"metric {text}: fails on {variant!r}: {type(error).__name__}: {error}") from error
+        try:
+            results[variant] = _returned(result)
+        except (LookupError, TypeError, ValueError, OverflowError) as error:
+            raise DataError(
+                f"metric {text}: returns {shortened(result)} for {variant!r}. Return a number, an array with one "
+                "number per sample, or a mapping of metric, output and labels."
+            ) from error
     return results
+
+
+def _returned(result: Any) -> float | Array | dict[str, Any]:  # noqa: ANN401 - a user's
+    """Return what a user's metric said in one of the forms that `user_results` names; raise what does not fit."""
+    if isinstance(result, Mapping):
+        name, output, labels = result["metric"], np.asarray(result["output"]), np.asarray(result["labels"])
+        if (
+            name not in metrics.names()
+            or not len(labels)
+            or len(metrics.metric(name).score(output, labels)) != len(labels)
+        ):
+            raise ValueError(name)
+        return {"metric": name, "output": output, "labels": labels}
+    values: Array = np.asarray(result, np.float64)
+    if result is None or values.ndim > 1 or not values.size:
+        raise ValueError(result)
+    return values if values.ndim else float(values)
 
 
 def add_user_metric(document: dict[str, Any], text: str, results: Mapping[str, Any], half: int | None = None) -> None:
     """Add `user_results` to an evaluation, of every second sample only where ``half`` says so (numbers have none)."""
     name, part = text.rpartition(":")[2], slice(half, None, None if half is None else 2)
     first, classes = results[document["baseline"]], None
+    if any(type(each) is not type(first) for each in results.values()):
+        raise DataError(f"metric {text}: returns another kind of result for some models than for others.")
     if isinstance(first, Mapping):
         metric, labels = metrics.metric(first["metric"]), np.asarray(first["labels"])[part]
         classes = labels
@@ -252,3 +291,4 @@ def _add_point_metric(document: dict[str, Any], name: str, values: Mapping[str, 
             comparison |= {"drop": values[baseline] - values[identifier], "ci95": None, "method": "point"}
             comparison["why"] = "the metric gives one number for all samples: return one for each, to get an interval"
             document["comparisons"].append(comparison | {"lost": None, "won": None})
+    _without_unknown(document)

@@ -1,5 +1,6 @@
 """Evaluate: models on the same samples, paired, with every kind of metric."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ from onnxpress import artifact, cpu
 from onnxpress.errors import DataError, UsageError
 from onnxpress.evaluation.evaluate import evaluate
 from onnxpress.evaluation.paired import tango
+from onnxpress.files import dumps
+from onnxpress.results.evaluation import Evaluation
 from onnxpress_calibration.dataset import Dataset
 
 TEXT = """<ir_version: 8, opset_import: ["": 17]> g (float[N,3] x) => (float[N,3] y)
@@ -131,3 +134,34 @@ def test_a_users_metric_that_fails(models: dict[str, Path], tmp_path: Path) -> N
         evaluate(models, baseline="float", data=data(), metric=f"{tmp_path}/metrics.py:uneven")
     with pytest.raises(UsageError, match="must take one argument"):
         evaluate(models, baseline="float", data=data(), metric=f"{tmp_path}/metrics.py:two")
+
+
+@pytest.mark.parametrize(
+    "returned",
+    [
+        "None",
+        "'98%'",
+        "1j",
+        "10**400",
+        "[]",
+        "['a', 'b']",
+        "[[1.0], [2.0]]",
+        "{'metric': 'top9', 'output': [1], 'labels': [1]}",
+        "{'output': [1], 'labels': [1]}",
+        "{'metric': 'spearman', 'output': [1, 2], 'labels': [1]}",
+        "{'metric': 'top1', 'output': 'x', 'labels': None}",
+    ],
+)
+def test_what_a_users_metric_must_return(models: dict[str, Path], tmp_path: Path, returned: str) -> None:
+    (tmp_path / "metrics.py").write_text(f"def wrong(session): return {returned}\n")
+    with pytest.raises(DataError, match=r"returns .* for 'float'\. Return a number, an array"):
+        evaluate(models, baseline="float", data=data(), metric=f"{tmp_path}/metrics.py:wrong")
+
+
+@pytest.mark.parametrize("returned", ["float('nan')", "float('inf')", "[1.0, float('nan')] * 20"])
+def test_a_metric_that_is_no_number_is_not_measured(models: dict[str, Path], tmp_path: Path, returned: str) -> None:
+    (tmp_path / "metrics.py").write_text(f"def wrong(session): return {returned}\n")
+    document = evaluate(models, baseline="float", data=data(), metric=f"{tmp_path}/metrics.py:wrong")
+    assert [variant["value"] for variant in document["variants"]] == [None, None]
+    assert document["comparisons"] == []
+    assert Evaluation.model_validate_json(dumps(document)).document == json.loads(dumps(document))
