@@ -20,7 +20,7 @@ from onnxpress.errors import DataError, UsageError, did_you_mean
 from onnxpress.evaluation import metrics
 from onnxpress.evaluation.fidelity import Fidelity, without_padding
 from onnxpress.evaluation.flips import by_class, flips, worst_class
-from onnxpress.evaluation.paired import drop_interval, share_interval, tango, two_values, value_interval
+from onnxpress.evaluation.paired import drop_interval, either_interval, tango, two_values, value_interval
 from onnxpress.running import over
 from onnxpress.session import SessionOptions, open_session
 from onnxpress_calibration.dataset import LABELS, Dataset, samples_in
@@ -164,7 +164,7 @@ def _add_metric(
         variant["ci95"]["value"] = (
             value_interval(candidate, labels, metric.aggregate).ci95
             if pair is None
-            else [(metric.SCALE or 1) * end for end in share_interval(candidate, *pair)]
+            else [(metric.SCALE or 1) * end for end in either_interval(candidate, *pair)]
         )
         if identifier == baseline:
             continue

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from onnxpress.evaluation.metrics import mean
-from onnxpress.evaluation.paired import LEAST_SAMPLES, percentile_interval, value_interval, wilson
-from onnxpress.intervals import mean_interval
+from onnxpress.evaluation.paired import LEAST_SAMPLES, percentile_interval, value_interval
+from onnxpress.intervals import mean_interval, share_interval
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -96,7 +96,7 @@ class Fidelity:
         """Return the 95 % intervals of ``agreement_pct, cosine, cosine_p01, sqnr_db``; None where there is none."""
         cosines = np.array(self.cosines)
         known = len(cosines) > 0 and bool(np.isfinite(cosines).all())
-        agreed = [100 * end for end in wilson(self.agreed, self.compared)] if self.compared else None
+        agreed = [100 * end for end in share_interval(self.agreed, self.compared)] if self.compared else None
         return {
             "agreement_pct": agreed,
             "cosine": value_interval(cosines, cosines, mean.aggregate).ci95 if known else None,

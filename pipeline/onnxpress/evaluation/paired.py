@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxpress.intervals import CONFIDENCE, Z95, Ends, mean_interval, place_above
+from onnxpress.intervals import CONFIDENCE, Z95, Ends, mean_interval, place_above, share_interval
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Aggregate = Callable[[Array, Array], float]
@@ -66,9 +66,9 @@ def wilson(successes: float, count: int, z: float = Z95) -> tuple[float, float]:
     return max(0.0, (middle - half) / (1 + square / count)), min(1.0, (middle + half) / (1 + square / count))
 
 
-def share_interval(values: Array, worse: float, better: float) -> tuple[float, float]:
+def either_interval(values: Array, worse: float, better: float) -> tuple[float, float]:
     """Return the interval of the mean of values of which each is one of two."""
-    low, high = wilson(int((values == better).sum()), len(values))
+    low, high = share_interval(int((values == better).sum()), len(values))
     return worse + (better - worse) * low, worse + (better - worse) * high
 
 
