@@ -14,14 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from onnxpress.intervals import CONFIDENCE, Z95, Ends, mean_interval, place_above, share_interval
+from onnxpress.intervals import CONFIDENCE, GROUPS, Z95, Ends, mean_interval, place_above, share_interval
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Aggregate = Callable[[Array, Array], float]
 LEAST_SAMPLES, LEAST_CHANGES = 30, 10
 """Samples, and samples among them that differ, below which a mean gets no interval."""
-GROUPS = 500
-"""Of the jackknife, at most: groups of samples are left out of larger data."""
 
 
 def tango(lost: int | Array, won: int | Array, count: int | Array, z: float = Z95) -> tuple[Array, Array]:
