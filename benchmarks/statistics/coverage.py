@@ -120,7 +120,7 @@ VALUES: dict[str, tuple[Callable[[Random, tuple[int, int]], Array], float]] = {
 
 def means(random: Random, trials: int) -> Iterator[Cell]:
     """Any value per sample: the drop of its mean."""
-    mean = metrics.metric("mean").aggregate
+    mean = metrics.metric("mean")
     for name, (draw, truth) in VALUES.items():
         for count in (20, 50, 100, 200, 500, 2000):
             base = np.zeros(count)
@@ -130,7 +130,7 @@ def means(random: Random, trials: int) -> Iterator[Cell]:
 
 def correlations(random: Random, trials: int) -> Iterator[Cell]:
     """Spearman's correlation, of one model and its drop; ``noise`` makes the models differ."""
-    spearman = metrics.metric("spearman").aggregate
+    spearman = metrics.metric("spearman")
     for name, noise, levels in (("labels 0 to 5", 0.3, 6), ("no ties", 0.3, 0), ("hardly differ", 0.05, 0)):
 
         def draw(count: int, noise: float = noise, levels: int = levels) -> tuple[Array, Array, Array]:
@@ -140,7 +140,8 @@ def correlations(random: Random, trials: int) -> Iterator[Cell]:
             return labels, shared, shared + noise * random.normal(size=count)
 
         labels, first, second = draw(1_000_000)
-        value, drop = spearman(first, labels), spearman(first, labels) - spearman(second, labels)
+        value = spearman.aggregate(first, labels)
+        drop = value - spearman.aggregate(second, labels)
         for count in (30, 50, 100, 300):
             draws = [draw(count) for _ in range(trials // 4)]
             drops = [drop_interval(one, two, each, spearman) for each, one, two in draws]

@@ -162,7 +162,7 @@ def _add_metric(
         candidate = per_sample[identifier]
         pair = None if metric.SCALE is None else two_values(reference, candidate)
         variant["ci95"]["value"] = (
-            value_interval(candidate, labels, metric.aggregate).ci95
+            value_interval(candidate, labels, metric).ci95
             if pair is None
             else [(metric.SCALE or 1) * end for end in either_interval(candidate, *pair)]
         )
@@ -176,7 +176,7 @@ def _add_metric(
             "drop": values[baseline] - values[identifier],
         }
         if pair is None:
-            ends = drop_interval(reference, candidate, labels, metric.aggregate)
+            ends = drop_interval(reference, candidate, labels, metric)
             comparison |= {"ci95": ends.ci95, "why": ends.why, "method": "paired/bootstrap-t"}
             comparison |= {"lost": None, "won": None}
         else:

@@ -99,7 +99,7 @@ class Fidelity:
         agreed = [100 * end for end in share_interval(self.agreed, self.compared)] if self.compared else None
         return {
             "agreement_pct": agreed,
-            "cosine": value_interval(cosines, cosines, mean.aggregate).ci95 if known else None,
+            "cosine": value_interval(cosines, cosines, mean).ci95 if known else None,
             "cosine_p01": percentile_interval(cosines, 0.01).ci95 if known else None,
             "sqnr_db": self._sqnr_interval(),
         }

@@ -9,15 +9,14 @@ How often each holds is simulated by ``benchmarks/statistics/coverage.py``.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from onnxpress.evaluation.metrics import Metric
 from onnxpress.intervals import CONFIDENCE, GROUPS, Z95, Ends, mean_interval, place_above, share_interval
 
 Array = np.ndarray[Any, np.dtype[Any]]
-Aggregate = Callable[[Array, Array], float]
 LEAST_SAMPLES, LEAST_CHANGES = 30, 10
 """Samples, and samples among them that differ, below which a mean gets no interval."""
 
@@ -84,30 +83,30 @@ def two_values(baseline: Array, candidate: Array) -> tuple[float, float] | None:
     return None
 
 
-def drop_interval(baseline: Array, candidate: Array, labels: Array, aggregate: Aggregate) -> Ends:
-    """Return the interval of ``aggregate(baseline) - aggregate(candidate)``.
+def drop_interval(baseline: Array, candidate: Array, labels: Array, metric: Metric) -> Ends:
+    """Return the interval of a metric's drop, baseline minus candidate.
 
     Args:
         baseline: One number per sample [N].
         candidate: The same samples' numbers [N].
         labels: Of the samples [N, …].
-        aggregate: The statistic of numbers and labels: a mean, a correlation.
+        metric: Turns numbers and labels into one number: a mean, a correlation.
     """
     changed = int(np.count_nonzero(baseline != candidate))
     why = _too_few(len(baseline), changed, "differ between the models")
     if why:
         return Ends(why=why)
-    parts = contributions(baseline, labels, aggregate) - contributions(candidate, labels, aggregate)
-    return mean_interval(parts, aggregate(baseline, labels) - aggregate(candidate, labels))
+    parts = contributions(baseline, labels, metric) - contributions(candidate, labels, metric)
+    return mean_interval(parts, metric.aggregate(baseline, labels) - metric.aggregate(candidate, labels))
 
 
-def value_interval(values: Array, labels: Array, aggregate: Aggregate) -> Ends:
-    """Return the interval of ``aggregate(values)`` for one model, as `drop_interval` does for two."""
+def value_interval(values: Array, labels: Array, metric: Metric) -> Ends:
+    """Return the interval of a metric for one model, as `drop_interval` does for two."""
     _, counts = np.unique(values, return_counts=True)
     why = _too_few(len(values), len(values) - int(counts.max()), "differ from the rest")
     if why:
         return Ends(why=why)
-    return mean_interval(contributions(values, labels, aggregate), aggregate(values, labels))
+    return mean_interval(contributions(values, labels, metric), metric.aggregate(values, labels))
 
 
 def percentile_interval(values: Array, share: float) -> Ends:
@@ -120,18 +119,20 @@ def percentile_interval(values: Array, share: float) -> Ends:
     return Ends(low=float(ordered[below]), high=float(ordered[count - 1 - above]))
 
 
-def contributions(values: Array, labels: Array, aggregate: Aggregate) -> Array:
-    """Return what each sample adds to a statistic: the jackknife's pseudo-values (of a mean, the values themselves).
+def contributions(values: Array, labels: Array, metric: Metric) -> Array:
+    """Return what each sample adds to a metric: to a mean its value, else the jackknife's pseudo-value.
 
     M. H. Quenouille, 1956; J. W. Tukey, 1958. With more than `GROUPS` samples, groups of them are left out.
     """
+    if metric.SCALE is not None:
+        return metric.SCALE * values
     count = len(values)
     groups = min(count, GROUPS)
-    whole, kept = aggregate(values, labels), np.ones(count, bool)
+    whole, kept = metric.aggregate(values, labels), np.ones(count, bool)
     found = np.empty(groups)
     for group in range(groups):
         kept[group::groups] = False
-        found[group] = groups * whole - (groups - 1) * aggregate(values[kept], labels[kept])
+        found[group] = groups * whole - (groups - 1) * metric.aggregate(values[kept], labels[kept])
         kept[group::groups] = True
     return found
 

@@ -95,6 +95,11 @@ class Baseline:
         found: float | None = self.document["variants"].get(variant, {}).get("metrics", {}).get(rule)
         return found
 
+    def same_data(self, report: Report) -> bool:
+        """Tell whether a report was evaluated on the samples that these numbers come from."""
+        data = (report.evaluation or {}).get("data") or {}
+        return bool(data.get("sha256") == self.document.get("data_sha256"))
+
     def changes(self, newer: Baseline) -> list[Change]:
         """Return every number that differs in a newer baseline."""
         found = []

@@ -151,7 +151,9 @@ def _estimate(document: Document | None, path: Sequence[str]) -> Estimate | None
     number, low, high = (found["value"], found["low"], found["high"]) if isinstance(found, Mapping) else (found,) * 3
     if number is None or math.isnan(number):
         return None
-    return Estimate(value=number, low=number if low is None else low, high=number if high is None else high)
+    if low is None or high is None:
+        return Estimate.open(number, "its interval was not measured")
+    return Estimate(value=number, low=low, high=high)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

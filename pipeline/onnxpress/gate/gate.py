@@ -22,6 +22,7 @@ from onnxpress.report.numbers import needed, times
 from onnxpress.report.report import Report
 from onnxpress.units import format_ratio
 
+REWRITE = "write it again with `compress baseline update`"
 SOON_DAYS = 14
 """A waiver that ends within these is said to end soon."""
 
@@ -149,6 +150,7 @@ def _check(report: Report, policy: Policy, rule: Rule, about: Target, today: dat
         reading=reading,
         policy=policy,
         last=policy.stored.value(about.variant, rule.name) if policy.stored else None,
+        other_data=kind.needs == "evaluation" and policy.stored is not None and not policy.stored.same_data(report),
         report=report,
         unfit=_unfit(report, kind),
     )
@@ -190,6 +192,8 @@ class _Judge:
     policy: Policy
     last: float | None
     """The stored baseline's value."""
+    other_data: bool
+    """Whether that was measured on other samples."""
     report: Report
     unfit: str
     """Why the timings decide nothing; empty where they do."""
@@ -238,6 +242,8 @@ class _Judge:
         if self.reading.value is None or self.last is None:
             return None
         now = self.reading.value.value
+        if self.other_data:
+            return Estimate.open(now, f"the stored baseline holds numbers of other data: {REWRITE}")
         if limit.name == "max_fall":
             return Estimate.exact(self.last - now)
         return Estimate.exact(now / self.last) if self.last > 0 else None

@@ -22,7 +22,7 @@ from onnxpress.evaluation.paired import (
 from onnxpress.intervals import Array, mean_interval
 
 counts = st.integers(0, 60)
-mean, spearman = metrics.metric("mean").aggregate, metrics.metric("spearman").aggregate
+mean, spearman = metrics.metric("mean"), metrics.metric("spearman")
 
 
 def test_wilson_matches_newcombe_1998() -> None:
@@ -133,10 +133,19 @@ def test_the_interval_is_paired_and_repeatable() -> None:
 
 
 def test_a_samples_contribution_to_a_mean_is_its_value() -> None:
+    """The jackknife's pseudo-values, which other metrics have, are the values (or groups' means) for a mean too."""
+
+    class Jackknifed:
+        UNIT, SCALE, aggregate = "", None, staticmethod(mean.aggregate)
+
+        def score(self, output: Array, labels: Array) -> Array:
+            return mean.score(output, labels)
+
     values = np.random.default_rng(0).normal(size=100)
-    np.testing.assert_allclose(contributions(values, values, mean), values)
+    np.testing.assert_array_equal(contributions(values, values, mean), values)
+    np.testing.assert_allclose(contributions(values, values, Jackknifed()), values)
     many = np.arange(2000.0)
-    np.testing.assert_allclose(contributions(many, many, mean), np.arange(500) + 750)  # of every 500th
+    np.testing.assert_allclose(contributions(many, many, Jackknifed()), np.arange(500) + 750)  # of every 500th
 
 
 def normal(random: np.random.Generator, shape: tuple[int, int]) -> Array:
@@ -180,7 +189,7 @@ def test_spearmans_drop_holds() -> None:
         return truth, shared, shared + 0.2 * random.normal(size=count)
 
     truth, first, second = draw(400_000)
-    drop = spearman(first, truth) - spearman(second, truth)
+    drop = spearman.aggregate(first, truth) - spearman.aggregate(second, truth)
     for _ in range(trials):
         truth, first, second = draw(60)
         found = drop_interval(first, second, truth, spearman)

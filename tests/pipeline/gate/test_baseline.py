@@ -66,6 +66,10 @@ def test_the_policy_bounds_the_change_since_the_last_release(
     (tmp_path / "last.json").write_text(stored.to_json())  # beside the policy
     (check,) = gate(report, policy(text), TODAY)
     assert check.verdict == verdict
+    assert report.evaluation is not None
+    other = {**report.evaluation, "data": {**report.evaluation["data"], "sha256": "other samples"}}
+    (check,) = gate(dataclasses.replace(report, evaluation=other), policy(text), TODAY)
+    assert check.verdict == ("inconclusive" if rule.startswith("accuracy") else verdict)
     (tmp_path / "last.json").write_text("{")
     with pytest.raises(DataError, match="not JSON"):
         policy(text)

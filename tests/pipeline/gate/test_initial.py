@@ -149,7 +149,7 @@ positive = st.floats(min_value=1e-7, max_value=1e9, allow_subnormal=False)
 share = st.floats(min_value=0, max_value=100)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200, deadline=None)
 @given(data=st.data(), headroom=st.sampled_from([0.0, 0.01, 0.25, 9.0]))
 def test_every_policy_that_is_written_passes_on_its_own_run(
     report: Report, data: st.DataObject, headroom: float

@@ -7,7 +7,7 @@ import numpy as np
 from onnxpress.evaluation.metrics import Array
 
 UNIT = ""
-SCALE = 1.0
+SCALE: float | None = 1.0
 
 
 def score(output: Array, labels: Array) -> Array:  # noqa: ARG001 - the contract's
