@@ -95,7 +95,7 @@ def minimal_count(share: float, confidence: float = CONFIDENCE) -> int:
 def percentile_bounds(
     processes: Sequence[Sequence[Sequence[float]]], share: float, error: float = 1 - CONFIDENCE
 ) -> tuple[float, float]:
-    """Return two values between which a percentile lies; each end errs at most so often.
+    """Return two values between which a percentile lies; the upper one errs at most so often, the lower half as often.
 
     Runs that follow each other are slow together: when other work comes, the clock falls or pages move. In the worst
     case all runs of a block are, so blocks are counted and not runs: of ``n`` blocks the upper end leaves as many runs
@@ -105,7 +105,7 @@ def percentile_bounds(
     Args:
         processes: Durations, by process and by block.
         share: The percentile as a share, 0.99 for p99.
-        error: How often an end may be wrong.
+        error: How often the upper end may be wrong.
 
     Returns:
         Both ends; infinite where there are too few blocks, see `enough_blocks`, or fewer than `MIN_PROCESSES`.
@@ -120,8 +120,8 @@ def percentile_bounds(
     effect = effect if effect > NOISE else 1.0
     order = np.argsort(values, kind="stable")
     ends = []
-    for places, part in ((order, 1 - share), (order[::-1], share)):
-        beyond = place_above(int(len(blocks) / effect), part, error)
+    for places, part, wrong in ((order, 1 - share, error / 2), (order[::-1], share, error)):
+        beyond = place_above(int(len(blocks) / effect), part, wrong)
         if beyond is None:
             ends.append(math.inf)
             continue
