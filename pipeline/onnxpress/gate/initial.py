@@ -66,6 +66,8 @@ WEIGHT: dict[str, Level] = {
     "cost.usd_per_million": "warn",
 }
 """The rules that a first policy has, where there is a number for them."""
+STAND_INS = ("fidelity.agreement", "fidelity.sqnr_db")
+"""Rules that stop the release where accuracy has no bound, so that something does."""
 LEAST_DROP = 0.5
 """Percentage points of accuracy that a first policy always allows."""
 NOISELESS_DB = 200.0
@@ -101,6 +103,8 @@ def policy(report: Report, variants: Collection[str], *, headroom: float, today:
     rules: dict[str, tuple[str, str]] = {}
     for name, level in WEIGHT.items():
         kind = RULES[name]
+        if name in STAND_INS and not any(rule.startswith("accuracy.") for rule, _ in rules.values()):
+            level = "error"
         readings = [kind.read(Subject(report=report, variant=variant, today=today), kind.unit) for variant in variants]
         rule = _rule(name, level, kind, readings, headroom)
         if rule is not None:

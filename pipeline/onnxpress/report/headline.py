@@ -103,7 +103,10 @@ def _sound(report: Report) -> bool:
 def _nothing(report: Report, losses: Mapping[str, Loss]) -> str:
     """Say why nothing is recommended, and what would change that."""
     if report.checks:
-        return "No variant passes it."
+        open_ = any(
+            outcome(report.checks_of(name)) == "inconclusive" for name in losses if losses[name].state != "ruined"
+        )
+        return "No variant is shown to pass it." if open_ else "No variant passes it."
     undecided = [name for name, lost in losses.items() if lost.state == "open"]
     if undecided:
         best = _best(report, undecided)

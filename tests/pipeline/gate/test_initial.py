@@ -129,6 +129,16 @@ def test_little_evidence_makes_no_bound_and_says_what_is_missing(report: Report)
         assert why in line
 
 
+def test_without_a_bound_on_accuracy_fidelity_stops_the_release(report: Report) -> None:
+    labelled, bare = first_policy(report)[1], first_policy(changed(report, unlabelled(99.5, [99.1, 99.8], 33.0)))[1]
+    assert "accuracy.top1" in labelled.rules and "accuracy.top1" not in bare.rules
+    assert bare.rules["fidelity.agreement"].level == bare.rules["fidelity.sqnr_db"].level == "error"
+    given = changed(
+        report, lambda each: each["variants"][1].update(ci95={"agreement_pct": [98.5, 99.4], "sqnr_db": None})
+    )
+    assert first_policy(given)[1].rules["fidelity.agreement"].level == "warn"
+
+
 def test_timings_of_a_noisy_host_are_a_comment(report: Report) -> None:
     assert report.bench is not None
     text, found = first_policy(dataclasses.replace(report, bench={**report.bench, "fit_for_gating": False}))

@@ -84,6 +84,11 @@ def test_a_policy_that_would_let_a_ruined_model_pass_does_not_recommend_it(repor
     assert ruined.headline.variant == "int8"
 
 
+def test_missing_evidence_is_no_failure(report: Report) -> None:
+    missing = [dataclasses.replace(check, verdict="missing", level="error") for check in report.checks]
+    assert report.with_checks(missing).headline.text == "No variant is shown to pass it."
+
+
 def test_what_the_policy_allows_is_recommended(report: Report) -> None:
     allowed = [dataclasses.replace(check, verdict="pass") for check in report.checks]
     assert with_drops(report, {"pruned-int8": (3.0, [2.0, 4.0])}).with_checks(allowed).headline.variant == "pruned-int8"
