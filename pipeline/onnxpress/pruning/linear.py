@@ -1,7 +1,9 @@
 """Weighted nodes as linear maps: at each output position, a row of features times a matrix gives a row of channels.
 
 A convolution's features are the values under its kernel, channel by channel, one problem per group; those of Gemm and
-MatMul are the last axis. Moments of these rows are what repair and the criteria that look at data work on.
+MatMul are the last axis. A transposed convolution is one with its kernel turned round, on an input with zeros in
+between. Sums are of float32 values, whatever the model computes in. Moments of these rows are what repair and the
+criteria that look at data work on.
 """
 
 from __future__ import annotations
@@ -16,14 +18,16 @@ import onnx_ir as ir
 
 from onnxpress import graph
 from onnxpress.graph import Array
+from onnxpress.quantization.layers import candidates
 
+FLOATS = (ir.DataType.DOUBLE, ir.DataType.FLOAT, ir.DataType.FLOAT16)
 POSITIONS = 200
 """Output positions taken of each sample, drawn from a fixed seed; neighbours say almost the same."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Linear:
-    """A Conv, Gemm or MatMul with a constant weight."""
+    """A Conv, ConvTranspose, Gemm or MatMul with a constant weight."""
 
     node: ir.Node
     entering: ir.Value
@@ -31,6 +35,11 @@ class Linear:
     weight: ir.Value
     facts: graph.Weighted
     groups: int
+
+    @property
+    def spatial(self) -> bool:
+        """Whether channels lie on axis 1, with positions behind them."""
+        return self.node.op_type in ("Conv", "ConvTranspose")
 
     def matrix(self) -> Array:
         """Return the weight as [groups, features, channels], float64."""
@@ -71,8 +80,11 @@ class Linear:
             random: Draws the positions; `targets` draws the same ones from the same seed.
             mask: [samples, positions], 0 at padding, which is left out; see `fidelity.MASK`.
         """
-        if self.node.op_type == "Conv":
-            windows = _windows(self.node, entering, self.rows().shape[2:])  # [N, C, o…, k…]
+        entering = entering.astype(np.float32, copy=False)
+        if self.spatial:
+            kernel = self.rows().shape[2:]
+            turned = self.node.op_type == "ConvTranspose"
+            windows = (_turned_windows if turned else _windows)(self.node, entering, kernel)  # [N, C, o…, k…]
             sizes = windows.shape[2 : entering.ndim]
             positions = np.unravel_index(_draw(math.prod(sizes), POSITIONS, random), sizes)
             chosen: tuple[Any, ...] = (slice(None), slice(None), *positions)
@@ -85,7 +97,8 @@ class Linear:
 
     def targets(self, leaving: Array, random: np.random.Generator, mask: Array | None = None) -> Array:
         """Return the channels at the same positions, [groups, rows, channels]."""
-        if self.node.op_type == "Conv":
+        leaving = leaving.astype(np.float32, copy=False)
+        if self.spatial:
             leaving, mask = np.moveaxis(leaving, 1, -1), None
         rows = some_rows(leaving, random, mask)
         return rows.reshape(len(rows), self.groups, -1).transpose(1, 0, 2)
@@ -96,19 +109,36 @@ class Linear:
 
 
 def linear(node: ir.Node) -> Linear | None:
-    """Return a node as a linear map; None for other operators, computed weights and what is not in float."""
+    """Return a node as a linear map; None where `obstacle` says why not, and for what does not multiply."""
     facts = graph.weighted(node)
-    if facts is None or node.op_type == "ConvTranspose":  # it adds overlapping products up: no row of its own
+    if facts is None or obstacle(node):
         return None
     entering, weight = node.inputs[0], node.inputs[facts.weight]
-    tensor = graph.constant_tensor(weight)
-    if entering is None or weight is None or tensor is None or tensor.dtype != ir.DataType.FLOAT:
-        return None
-    if node.op_type == "MatMul" and len(tensor.shape) != 2:
+    if entering is None or weight is None:
         return None
     return Linear(
         node=node, entering=entering, weight=weight, facts=facts, groups=graph.attribute_int(node, "group", 1)
     )
+
+
+def obstacle(node: ir.Node) -> str:
+    """Return why a node that multiplies by a constant is no linear map of its own; empty where it is one."""
+    tensors = [graph.constant_tensor(value) for value in candidates(node)]
+    if not any(tensor is not None for tensor in tensors):
+        return "its weight is computed or no float" if graph.weighted(node) is not None else ""
+    facts = graph.weighted(node)
+    tensor = None if facts is None else graph.constant_tensor(node.inputs[facts.weight])
+    if tensor is None:
+        return "no row of inputs gives a row of its outputs by one matrix"
+    if tensor.dtype not in FLOATS:
+        return f"its weight is {tensor.dtype.name.lower()}"
+    if node.op_type == "MatMul" and len(tensor.shape) != 2:
+        return f"its weight has {len(tensor.shape)} axes"
+    if node.op_type == "ConvTranspose" and graph.attribute_int(node, "group", 1) != 1:
+        return "a transposed convolution in groups"
+    if node.op_type == "ConvTranspose" and {"auto_pad", "output_shape"} & node.attributes.keys():
+        return "a transposed convolution whose padding follows from its output"
+    return ""
 
 
 HELD = 256
@@ -203,6 +233,29 @@ def _windows(node: ir.Node, values: Array, kernel: Sequence[int]) -> Array:
     padded = np.pad(values, [(0, 0), (0, 0), *_padding(node, values.shape[2:], reach, strides)])
     windows = np.lib.stride_tricks.sliding_window_view(padded, reach, axis=tuple(range(2, 2 + axes)))
     view: Array = windows[:, :, *(slice(None, None, step) for step in (*strides, *dilations))]
+    return view
+
+
+def _turned_windows(node: ir.Node, values: Array, kernel: Sequence[int]) -> Array:
+    """Return what a transposed convolution multiplies at each output position, as `_windows` does."""
+    axes = len(kernel)
+    strides, dilations = (node.attributes.get_ints(name, [1] * axes) for name in ("strides", "dilations"))
+    pads = node.attributes.get_ints("pads", [0] * 2 * axes)
+    more = node.attributes.get_ints("output_padding", [0] * axes)
+    reach = tuple((size - 1) * dilation + 1 for size, dilation in zip(kernel, dilations, strict=True))
+    sizes = [(size - 1) * stride + 1 for size, stride in zip(values.shape[2:], strides, strict=True)]
+    spread = np.zeros((*values.shape[:2], *sizes), values.dtype)
+    spread[:, :, *(slice(None, None, stride) for stride in strides)] = values
+    for axis, width in enumerate(reach):
+        before, after = width - 1 - pads[axis], width - 1 - pads[axes + axis] + more[axis]
+        wide = [(0, 0)] * spread.ndim
+        wide[2 + axis] = max(before, 0), max(after, 0)
+        spread = np.pad(spread, wide)
+        cut = slice(max(-before, 0), spread.shape[2 + axis] - max(-after, 0))
+        spread = spread[(slice(None),) * (2 + axis) + (cut,)]
+    windows = np.lib.stride_tricks.sliding_window_view(spread, reach, axis=tuple(range(2, 2 + axes)))
+    backwards: list[Any] = [..., *(slice(None, None, -step) for step in dilations)]
+    view: Array = windows[tuple(backwards)]
     return view
 
 

@@ -151,7 +151,9 @@ def _channels(work: ir.Model, options: PruneOptions, data: Dataset | None, few: 
     }
     if not groups and options.amount:
         raise _nothing(options, groups, skipped)
-    kept, errors, changed, repaired, removed, branches = surgery.Kept({}), [], [], [], 0, 0
+    kept, errors, changed, removed, branches = surgery.Kept({}), [], [], 0, 0
+    repaired: Sequence[str] = ()
+    unrepaired: Sequence[Skip] = ()
     for number in range(1, options.iterations + 1):
         groups = groups if number == 1 else _selected(analyze(work), options)[0]
         evidence, importances = _evidence(work, options, data, stage), {}
@@ -174,7 +176,7 @@ def _channels(work: ir.Model, options: PruneOptions, data: Dataset | None, few: 
         with stage("compare with the masked model", None):
             errors.append(proof.prove(work, masked, data))
         if options.repair and data is not None:
-            repaired = repair(work, reference, kept, outputs, data, stage)
+            repaired, unrepaired = repair(work, reference, kept, outputs, data, stage)
     if latency is None and options.target is not None and (left := measure(work) / whole) > limit + 1e-9:
         raise UsageError(
             f"target {asked}: {options.iterations} iterations end at {left:.3g} of the baseline's {unit}. Use fewer of "
@@ -202,7 +204,7 @@ def _channels(work: ir.Model, options: PruneOptions, data: Dataset | None, few: 
         }
     pack(work)
     shapes.restore(work, stated)
-    return Edit(model=work, changed=tuple(dict.fromkeys(changed)), skipped=tuple(skipped), facts=facts)
+    return Edit(model=work, changed=tuple(dict.fromkeys(changed)), skipped=(*skipped, *unrepaired), facts=facts)
 
 
 def _refuse_replaceable(work: ir.Model) -> None:

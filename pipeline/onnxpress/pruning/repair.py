@@ -1,7 +1,7 @@
 """Repair after cutting: weights re-solved in closed form, so that each layer gives what the float model gave there.
 
-Layer by layer, in the order of the graph, every Conv, Gemm and MatMul that reads something the cut has changed gets
-the weights and bias that solve the ridge regression::
+Layer by layer, in the order of the graph, every Conv, ConvTranspose, Gemm and MatMul that reads something the cut has
+changed gets the weights and bias that solve the ridge regression::
 
     minimize  Σ ‖ W x' + b - y ‖²  +  λ ‖ W - W₀ ‖²
 
@@ -32,10 +32,11 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxpress import graph
+from onnxpress.artifact import Skip
 from onnxpress.graph import Array
 from onnxpress.progress import Stage, unshown
 from onnxpress.pruning.layout import label
-from onnxpress.pruning.linear import Linear, Moments, linear, some_rows, with_ones
+from onnxpress.pruning.linear import Linear, Moments, linear, obstacle, some_rows, with_ones
 from onnxpress.pruning.spool import Spool
 from onnxpress.pruning.surgery import Kept
 from onnxpress.pruning.walk import Walk
@@ -55,8 +56,8 @@ def repair(
     outputs: Mapping[str, ir.Value],
     data: Dataset,
     stage: Stage = unshown,
-) -> list[str]:
-    """Re-solve the weights of a pruned model, in place; return the names of the nodes that were re-solved.
+) -> tuple[list[str], list[Skip]]:
+    """Re-solve the weights of a pruned model, in place; return the names of the nodes that were, and why others not.
 
     Args:
         pruned: The model after `surgery.cut`.
@@ -70,10 +71,13 @@ def repair(
     twins = {value.name: value for node in reference.graph for value in (*node.inputs, *node.outputs) if value}
     places = {node.outputs[0].name: place for place, node in enumerate(reference.graph)}
     layers: list[tuple[int, _Layer | _Offset]] = []
+    skipped = []
     for position, node in enumerate(pruned.graph):
         layer, offset = _layer(node, kept, outputs), _offset(node, kept, outputs, twins)
-        if layer is not None and layer.map.entering in reached:
+        if isinstance(layer, _Layer) and layer.map.entering in reached:
             layers.append((position, layer))
+        elif isinstance(layer, str) and layer and reached.intersection(value for value in node.inputs if value):
+            skipped.append(Skip(where=label(node), op=node.op_type, reason=f"not repaired: {layer}"))
         elif offset is not None:
             layers.append((position, offset))
     with (
@@ -89,7 +93,7 @@ def repair(
             else:
                 part.solve(pruned, Spool(folder, part.rows(now, before, twins)))
             advance(1)
-    return [label(part.node) for _, part in layers]
+    return [label(part.node) for _, part in layers], skipped
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +119,7 @@ class _Layer:
     @property
     def axis(self) -> int:
         """Where the output channels lie."""
-        return 1 if self.map.node.op_type == "Conv" else -1
+        return 1 if self.map.spatial else -1
 
     def rows(
         self, now: Walk, before: Walk, twins: Mapping[str | None, ir.Value]
@@ -136,6 +140,7 @@ class _Layer:
             wanted, added = self._cut(leaving), np.zeros((1, 1, 1), np.float32)
             if shortcuts:
                 mine, theirs = shortcuts
+                mine = mine.astype(np.float32, copy=False)
                 wanted = wanted + self._cut(theirs) - mine
                 added = self.map.targets(np.broadcast_to(mine, wanted.shape), random[2], mask)
             if self.adder is not self.map.node:
@@ -181,20 +186,23 @@ class _Layer:
             return
         if self.bias is None:
             name = f"{self.map.weight.name}_repaired_bias"
-            added = graph.add_initializer(model.graph, name, bias.astype(np.float32))
+            added = graph.add_initializer(model.graph, name, bias.astype(self.map.rows().dtype))
             self.adder.resize_inputs(3)
             self.adder.replace_input_with(2, added)
             return
         if self.adder is not self.map.node:
             bias = bias + self._old_bias()
-        self.bias.const_value = ir.tensor(bias.astype(np.float32), name=self.bias.name)
+        self.bias.const_value = ir.tensor(bias.astype(self.map.rows().dtype), name=self.bias.name)
 
     def _old_bias(self) -> Array:
         array = graph.constant(self.bias)
-        return np.zeros(self.map.matrix().shape[2] * self.map.groups, np.float32) if array is None else array
+        if array is None:
+            return np.zeros(self.map.matrix().shape[2] * self.map.groups, np.float32)
+        return array.astype(np.float32)
 
     def _cut(self, values: Array) -> Array:
         """Leave out the channels that the cut has removed."""
+        values = values.astype(np.float32, copy=False)
         return values if self.kept is None else np.compress(self.kept, values, axis=self.axis)
 
 
@@ -237,18 +245,20 @@ def _reached(model: ir.Model, reference: ir.Model, kept: Kept) -> set[ir.Value]:
     return reached
 
 
-def _layer(node: ir.Node, kept: Kept, outputs: Mapping[str, ir.Value]) -> _Layer | None:
-    """Describe a node, or return None where its weights cannot be solved for on their own."""
+def _layer(node: ir.Node, kept: Kept, outputs: Mapping[str, ir.Value]) -> _Layer | str:
+    """Describe a node, or say why its weights cannot be solved for on their own; empty for one that has none."""
     found = linear(node)
-    if found is None or len(graph.consumers(found.weight)) != 1:  # shared with another node
-        return None
+    if found is None:
+        return "" if node.op_type == "MatMul" and _both_computed(node) else obstacle(node)
+    if len(graph.consumers(found.weight)) != 1:
+        return "its weight is shared with another node"
     if node.op_type == "Gemm" and any(node.attributes.get_float(name, 1.0) != 1 for name in ("alpha", "beta")):
-        return None
+        return "alpha or beta is not 1"
     adder, bias = _bias(node)
     if adder is None and node.op_type != "MatMul":
-        return None
+        return "its bias is computed, shared or not one value per channel"
     output = outputs[str(node.outputs[0].name)]
-    mask = kept.along(output, 1 if node.op_type == "Conv" else len(output.shape or ()) - 1)
+    mask = kept.along(output, 1 if found.spatial else len(output.shape or ()) - 1)
     shortcut, rectified = _follow(node, (adder or node).outputs[0])
     return _Layer(map=found, adder=adder, bias=bias, kept=mask, shortcut=shortcut, rectified=rectified)
 
@@ -293,4 +303,8 @@ def _follow(node: ir.Node, result: ir.Value) -> tuple[ir.Value | None, bool]:
 
 def _is_bias(value: ir.Value) -> bool:
     array = graph.constant(value)
-    return array is not None and array.ndim == 1 and array.dtype == np.float32 and len(graph.consumers(value)) == 1
+    return array is not None and array.ndim == 1 and array.dtype.kind == "f" and len(graph.consumers(value)) == 1
+
+
+def _both_computed(node: ir.Node) -> bool:
+    return all(graph.constant_tensor(value) is None for value in node.inputs)

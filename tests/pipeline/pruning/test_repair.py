@@ -7,10 +7,13 @@ import onnx_ir as ir
 import pytest
 from onnx.reference import ReferenceEvaluator
 
+from onnxpress import session
 from onnxpress.errors import UsageError
 from onnxpress.evaluation.fidelity import MASK
 from onnxpress.pruning import PruneOptions, prune, surgery
+from onnxpress.pruning.evidence import exposing
 from onnxpress.pruning.groups import analyze
+from onnxpress.pruning.linear import linear
 from onnxpress.pruning.repair import repair
 from onnxpress_calibration.dataset import Dataset
 
@@ -101,7 +104,7 @@ def test_what_other_channels_carry_too_is_fully_restored(
     whole, outputs_by_name = model.clone(), {value.name: value for node in model.graph for value in node.outputs}
     surgery.cut(model, choice)
     lost = loss(whole, model, unseen)
-    assert len(repair(model, whole, surgery.Kept(choice), outputs_by_name, dataset(text, 256))) == 1
+    assert len(repair(model, whole, surgery.Kept(choice), outputs_by_name, dataset(text, 256))[0]) == 1
     assert lost > 0.01
     assert loss(whole, model, unseen) < lost * 1e-3
 
@@ -261,3 +264,83 @@ def test_what_stands_at_padding_changes_nothing(build: Build, method: str) -> No
     one, other = repaired(0.5), repaired(-3)
     for name, value in one.graph.initializers.items():
         assert np.array_equal(value.const_value.numpy(), other.graph.initializers[name].const_value.numpy()), name
+
+
+TURNED = """
+net (float[N,3,5,5] x, float[3,8,3,3] aw, float[8] ab, float[8,4,ATTRIBUTES_KERNEL] bw) => (float[N,4,H,W] y) {
+  a = ConvTranspose (x, aw, ab)
+  r = Relu (a)
+  y = ConvTranspose <ATTRIBUTES> (r, bw)
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("attributes", "kernel"),
+    [
+        ("strides = [2,2], pads = [1,1,1,1]", "4,4"),
+        ("strides = [3,2], pads = [0,1,2,0], output_padding = [1,1], dilations = [1,2]", "3,2"),
+        ("pads = [2,2,2,2]", "3,3"),  # more than the kernel reaches
+    ],
+)
+def test_a_transposed_convolution_is_a_linear_map(build: Build, attributes: str, kernel: str) -> None:
+    text = TURNED.replace("ATTRIBUTES_KERNEL", kernel).replace("ATTRIBUTES", attributes)
+    model = build(text)
+    x = np.random.default_rng(0).standard_normal((2, 3, 5, 5)).astype(np.float32)
+    found = session.run(session.open_session(exposing(model, ["r"])), {"x": x})
+    layer = linear(list(model.graph)[2])
+    assert layer is not None
+    rows = layer.features(found["r"], np.random.default_rng(0))
+    expected = layer.targets(found["y"], np.random.default_rng(0))
+    np.testing.assert_allclose(rows @ layer.matrix(), expected, rtol=1e-4, atol=1e-4)
+
+
+def left_over(whole: ir.Model, made: ir.Model, x: np.ndarray) -> float:
+    expected, found = (
+        session.run(session.open_session(each), {"x": x})["y"].astype(np.float64) for each in (whole, made)
+    )
+    return float(np.square(found - expected).sum() / np.square(expected).sum())
+
+
+def test_a_generator_is_repaired(build: Build) -> None:
+    model = build(TURNED.replace("ATTRIBUTES_KERNEL", "4,4").replace("ATTRIBUTES", "strides = [2,2], pads = [1,1,1,1]"))
+    x = np.random.default_rng(0).standard_normal((64, 3, 5, 5)).astype(np.float32)
+    data = Dataset(origin="test", read=lambda: [{"x": x}])
+    cut, repaired = (prune(model, PruneOptions(amount=0.25, round_to=2, repair=each), data) for each in (False, True))
+    assert repaired.facts["layers_repaired"] == 1
+    assert left_over(model, repaired.model, x) < 0.7 * left_over(model, cut.model, x)
+
+
+def test_float16_weights_are_repaired_in_float32(build: Build) -> None:
+    found = {}
+    for dtype in ("float", "float16"):
+        model = build(CONV.replace("float[", f"{dtype}["))
+        x = samples(CONV).astype(np.float16 if dtype == "float16" else np.float32)
+        data = Dataset(origin="test", read=lambda x=x: [{"x": x}])
+        cut, made = (prune(model, PruneOptions(amount=0.3, round_to=2, repair=each), data) for each in (False, True))
+        assert made.facts["layers_repaired"] == 1
+        assert {value.dtype for value in made.model.graph.initializers.values()} == {
+            ir.DataType.FLOAT16 if dtype == "float16" else ir.DataType.FLOAT
+        }
+        found[dtype] = left_over(model, made.model, x) / left_over(model, cut.model, x)
+    assert found["float16"] == pytest.approx(found["float"], rel=0.1) and found["float"] < 0.8
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("y = ConvTranspose <group = 2> (r, bw)", "a transposed convolution in groups"),
+        ('y = ConvTranspose <auto_pad = "SAME_UPPER"> (r, bw)', "whose padding follows from its output"),
+        ("y = ConvTranspose (r, bw, c)", "its bias is computed, shared or not one value per channel"),
+    ],
+)
+def test_what_is_not_repaired_is_named(build: Build, text: str, reason: str) -> None:
+    net = (
+        "net (float[N,3,5,5] x, float[3,8,3,3] aw, float[8,4,3,3] bw, float[4] cw) => (float[N,C,H,W] y) {"
+        f" a = ConvTranspose (x, aw) \n r = Relu (a) \n c = Relu (cw) \n {text} }}"
+    )
+    data = Dataset(origin="test", read=lambda: [{"x": np.ones((8, 3, 5, 5), np.float32)}])
+    model = build(net)
+    edit = prune(model, PruneOptions(amount=0.25, round_to=2, repair=True), data)
+    skips = [skip for skip in edit.skipped if skip.reason.startswith("not repaired: ")]
+    assert [skip.where for skip in skips] == ["y"] and reason in skips[0].reason
