@@ -18,6 +18,8 @@ if TYPE_CHECKING:  # a gate on a finished report reads YAML, and needs no pydant
 
 Options = TypeVar("Options", bound="BaseModel")
 Location = Sequence[str | int]
+LONGEST = 300
+"""Characters of a message."""
 
 
 def options(model: type[Options], values: Mapping[str, Any]) -> Options:
@@ -102,6 +104,7 @@ def explain(error: ValidationError, model: type[BaseModel], root: yaml.Node | No
     if problem["type"] == "missing":
         return f"{place}: {where!r} is missing. Add it."
     message = problem["msg"].removeprefix("Value error, ")
+    message = message if len(message) <= LONGEST else f"{message[:LONGEST]}…"  # a validator may quote what was given
     given = "" if problem["type"] == "value_error" else f" (given: {shortened(problem['input'])})"
     return f"{place}: {where + ': ' if where else ''}{message}{given}"
 

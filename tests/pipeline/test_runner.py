@@ -22,6 +22,9 @@ from onnxpress.progress import Progress
 from onnxpress.quantization import collecting
 from onnxpress.recipe import Recipe
 from onnxpress.report.report import Report
+from onnxpress.results import report as results
+from onnxpress.results.base import Result, read_json
+from onnxpress.results.evaluation import Evaluation
 
 TEXT = """<ir_version: 8, opset_import: ["": 17]> g (float[N,3,8,8] x) => (float[N,4] y)
 { a = Conv <pads=[1,1,1,1]> (x, w1, b1) r = Relu(a) c = Conv <pads=[1,1,1,1]> (r, w2, b2) d = Relu(c)
@@ -93,6 +96,11 @@ def test_a_run_leaves_artifacts_measurements_and_reports(place: Path) -> None:
     assert report.variant("pruned-int8")["macs"] == report.variant("pruned")["macs"]
     assert {check.verdict for check in report.checks} == {"pass"}
     assert Report.load(place / "out").to_json() == report.to_json()
+    kinds: dict[str, type[Result]] = {"report.json": results.Report, "evaluation.json": Evaluation}
+    kinds |= {str(path.relative_to(place / "out") / "step.json"): results.Record for path in stored(place)}
+    for name, kind in kinds.items():
+        file = place / "out" / name
+        assert read_json(file, kind, "result", advice="").document == json.loads(file.read_text())
     for name in ("report.md", "report.html", "evaluation.json"):
         assert (place / "out" / name).stat().st_size > 0
 

@@ -12,6 +12,7 @@ from onnxpress.bench import protocol, server
 from onnxpress.bench.bench import bench
 from onnxpress.bench.options import BenchOptions
 from onnxpress.errors import ModelError, UsageError
+from onnxpress.results.benchmark import Benchmark
 from onnxpress_calibration.dataset import Dataset
 
 SIZE = 192
@@ -71,6 +72,7 @@ def test_more_work_is_slower_and_the_same_work_is_not(write: Callable[..., Path]
     assert sum(steps) == 100
     assert [variant["id"] for variant in document["variants"]] == ["float", "same", "more"]
     assert json.loads(json.dumps(document, allow_nan=False)) == document
+    assert Benchmark.model_validate_json(json.dumps(document)).document == document
 
 
 def test_result_has_everything_that_was_promised(write: Callable[..., Path]) -> None:
@@ -146,6 +148,7 @@ def test_a_sweep_and_a_server_with_an_option_of_onnxruntime(
     assert served["sla"] == {"percent": 90.0, "limit_ms": 200.0} and served["p90_ms"] <= 200
     assert 0 < served["rate_per_s"] <= served["capacity_per_s"] and served["requests"] >= 46
     assert document["runtime"]["session_options"] == {"session.dynamic_block_base": "4"}
+    assert Benchmark.model_validate_json(json.dumps(document)).document == document
     found.save_samples(tmp_path / "samples.npz")
     with np.load(tmp_path / "samples.npz") as file:
         assert file["float/single/0"].dtype == np.float32 and file["float/single/0"].shape[0] >= 3

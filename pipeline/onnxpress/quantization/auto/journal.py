@@ -5,10 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import to_jsonable_python
 
 from onnxpress.errors import OutputError
+from onnxpress_calibration.documents import parse_json
+
+T = TypeVar("T")
 
 
 class Journal:
@@ -29,7 +36,7 @@ class Journal:
         if path is None:
             return
         try:
-            with path.open("a+", encoding="utf-8") as stream:
+            with path.open("a+", encoding="utf-8", errors="replace") as stream:
                 stream.seek(0)
                 lines = stream.read().splitlines(keepends=True)
                 if lines and not lines[-1].endswith("\n"):  # cut off when its process was killed
@@ -37,23 +44,24 @@ class Journal:
         except OSError as error:
             raise OutputError(f"search journal {path}: {error.strerror}. Choose another output folder.") from error
         for line in lines:
-            try:
-                where, key, value = json.loads(line)
-            except ValueError:
-                continue
-            if where == self._context:
-                self._known[key] = value
+            with suppress(ValueError, TypeError):  # a damaged line costs that line only
+                where, key, value = parse_json(line.encode())
+                if where == self._context and isinstance(key, str):
+                    self._known[key] = value
 
     def __len__(self) -> int:
         return len(self._known)
 
-    def get(self, key: str) -> Any:  # noqa: ANN401 - JSON
-        """Return what was put under a key; None when nothing was."""
-        return self._known.get(key)
+    def get(self, key: str, kind: type[T]) -> T | None:
+        """Return what was put under a key; None when nothing of this type was."""
+        try:
+            return TypeAdapter(kind).validate_python(self._known.get(key))
+        except ValidationError:
+            return None
 
-    def put(self, key: str, value: Any) -> None:  # noqa: ANN401
-        """Remember a JSON value (not None)."""
-        self._known[key] = value
+    def put(self, key: str, value: object) -> None:
+        """Remember a value: a number, or a dataclass of them."""
+        self._known[key] = to_jsonable_python(value)
         if self._path is not None:
             with self._path.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps([self._context, key, value]) + "\n")
+                stream.write(json.dumps([self._context, key, self._known[key]]) + "\n")

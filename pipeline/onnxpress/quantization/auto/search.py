@@ -21,7 +21,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from onnxpress import artifact
@@ -97,13 +97,13 @@ class Search:
     def ratio(self, reference: Assignment, candidate: Assignment) -> Interval:
         """Return the candidate's time as a multiple of the reference's; ``{}`` is the float model."""
         key = f"ratio {_key(reference)} {_key(candidate)}"
-        known = self.journal.get(key)
+        known = self.journal.get(key, Interval)
         if known is None:
             one = self._runner(reference)
             two = self._runner(candidate, keep=_key(reference))
-            known = asdict(self.race.ratio(one, two))
+            known = self.race.ratio(one, two)
             self.journal.put(key, known)
-        return Interval(**known)
+        return known
 
     def final_quality(self, candidate: Assignment) -> Quality:
         """Return what a candidate loses: on all samples, or on those that had no part in choosing it."""
@@ -112,11 +112,11 @@ class Search:
     def quality(self, candidate: Assignment, half: int | None = SEARCH) -> Quality:
         """Return what a candidate loses on one half of the samples, or on all (None)."""
         key = f"quality {_key(candidate)} {half}"
-        known = self.journal.get(key)
+        known = self.journal.get(key, Quality)
         if known is None:
-            known = asdict(self.judge.quality(self.path(candidate), half))
+            known = self.judge.quality(self.path(candidate), half)
             self.journal.put(key, known)
-        return Quality(**(known | {"ci95": tuple(known["ci95"]) if known["ci95"] else None}))
+        return known
 
     def path(self, candidate: Assignment) -> Path:
         """Return the candidate's file; it is written when it is first asked for."""
