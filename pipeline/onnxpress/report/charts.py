@@ -19,7 +19,6 @@ ROW_HEIGHT = 44
 """A line of text, and below it the bar or the interval."""
 LINE_HEIGHT = 20
 CHARACTER_WIDTH = 7.6  # of the labels' font, rather more than on average
-LABEL_CHARACTERS = 19
 PLOT_HEIGHT = 340
 
 
@@ -306,7 +305,7 @@ def at(positions: Mapping[str, float], kind: str) -> dict[str, str]:
     return {name: number(position) for name, position in positions.items()} | {"class": kind}
 
 
-def short(label: str, room: int = LABEL_CHARACTERS) -> str:
+def short(label: str, room: int) -> str:
     """Return a label of so many characters: long names differ at their ends, so the middle goes."""
     if len(label) <= room:
         return label

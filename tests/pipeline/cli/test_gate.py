@@ -265,3 +265,16 @@ def test_a_run_folder_that_cannot_be_written_is_judged_all_the_same(
     assert ended.code == 1
     assert ended.err.startswith("warning: the report in out still has the verdict")
     assert ended.err.count("\n") == 1
+
+
+def test_the_help_names_init(compress: Compress) -> None:
+    text = " ".join(compress("gate", "--help").out.split())
+    assert "Commands: init TARGETS Measure TARGETS" in text
+
+
+def test_a_static_gate_says_what_it_did_not_judge(place: Path, compress: Compress) -> None:
+    (place / "compress-gate.yaml").write_text(STATIC + "  latency.p50: [error, {max: 1 h}]\n")
+    ended = compress("gate", "float.onnx", "int8.onnx", "--static")
+    assert ended.code == 0
+    said = " ".join(ended.out.split())
+    assert "Not judged, though they may stop a release: latency.p50 (--static times nothing)." in said

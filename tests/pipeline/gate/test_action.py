@@ -69,6 +69,7 @@ def test_the_hook_runs_the_gate() -> None:
     (hook,) = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text())
     assert hook["entry"] == "compress gate --static"
     assert hook["pass_filenames"] is False
+    assert hook["verbose"] is True  # else pre-commit hides what a hook that passes says it did not judge
     assert re.search(hook["files"], "models/run/report.json")
     assert re.search(hook["files"], "compress-gate.yaml")
     assert not re.search(hook["files"], "README.md")
