@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import fcntl
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -84,8 +84,7 @@ def run(recipe: Recipe, folder: Path, progress: Progress, *, now: Callable[[], d
     from onnxpress.report import files
 
     policy = checked(recipe)
-    _create(folder)
-    with _locked(folder):
+    with _created(folder), _locked(folder):
         variants = _variants(recipe, folder, progress)
         limits = policy.regressions() if policy else None
         report = measure(recipe, folder, variants, progress, limits=limits, created=(now or _now)())
@@ -364,8 +363,13 @@ def _verification(recipe: Recipe, exported: Done) -> dict[str, Any]:
     }
 
 
-def _create(folder: Path) -> None:
-    """Create the run folder, or continue one; what else lies in a folder must not be written over."""
+@contextmanager
+def _created(folder: Path) -> Iterator[None]:
+    """Create the run folder, or continue one; a new one in which no step was finished goes when the run fails.
+
+    What else lies in a folder must not be written over.
+    """
+    existed = folder.exists()
     with explained(f"run folder {folder}"):
         if (
             folder.is_dir()
@@ -374,6 +378,15 @@ def _create(folder: Path) -> None:
         ):
             raise OutputError(f"run folder {folder}: holds something else than a run. Choose another with -o.")
         (folder / "steps").mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        if not existed:
+            with suppress(OSError):  # finished steps keep it
+                (folder / "steps").rmdir()
+                (folder / LOCK_FILE).unlink()
+                folder.rmdir()
+        raise
 
 
 @contextmanager

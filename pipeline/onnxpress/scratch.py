@@ -38,7 +38,7 @@ def temporary() -> Iterator[Path]:
         parent = Path(tempfile.gettempdir())
     except FileNotFoundError as error:
         raise OutputError("temporary folder: none can be written. Set TMPDIR to a folder that can.") from error
-    what = f"temporary folder {outer_tmpdir()}"
+    what = f"temporary folder {outer_tmpdir()} (TMPDIR)"
     with ExitStack() as stack:
         with explained(what):
             folder = stack.enter_context(scratch_folder(parent))
@@ -190,9 +190,9 @@ def explained(what: str) -> Iterator[None]:
         raise OutputError(f"{what}: {explain(error)}") from error
 
 
-def explain(error: OSError) -> str:
-    """Say what the system refused, and what to do."""
-    advice = _ADVICE.get(error.errno or 0, "Nothing can be written there: choose another folder.")
+def explain(error: OSError, otherwise: str = "Nothing can be written there: choose another folder.") -> str:
+    """Say what the system refused, and what to do; ``otherwise`` where that follows from nothing but the place."""
+    advice = _ADVICE.get(error.errno or 0, otherwise)
     return f"{error.strerror or error}. {advice}"
 
 

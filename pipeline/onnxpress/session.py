@@ -61,9 +61,11 @@ def open_session(model: Path | ir.Model, options: SessionOptions | None = None) 
         ModelError: onnxruntime refuses the model.
 
     """
-    if not isinstance(model, Path):
+    if not isinstance(model, Path) or not _is_utf8(model):
         from onnxpress import artifact
 
+        if isinstance(model, Path):
+            model = artifact.load(model)
         with temporary() as folder:
             path = folder / "model.onnx"
             artifact.write(model, path)
@@ -124,6 +126,8 @@ def open_session(model: Path | ir.Model, options: SessionOptions | None = None) 
         reason = " ".join(str(error).split())
         if model.is_symlink() and "External data" in reason:  # it lies beside what the link points to
             return open_session(model.resolve(), options)
+        if not model.is_file():
+            raise UsageError(f"model {model}: is not there any more. Was its folder removed meanwhile?") from error
         raise ModelError(f"model {model}: onnxruntime {ort.__version__} cannot load it: {reason}") from error
     session.nbytes = max(nbytes, watch.own_bytes() - held)  # weights in files of their own count, too
     session.disable_fallback()  # else a provider that fails in a run is silently replaced by the CPU
@@ -133,6 +137,15 @@ def open_session(model: Path | ir.Model, options: SessionOptions | None = None) 
             f"{session.get_providers()[0]} instead. Its libraries or its device are missing; see `compress doctor`."
         )
     return session
+
+
+def _is_utf8(path: Path) -> bool:
+    """Tell whether onnxruntime can open a path; to file systems of Linux names are bytes."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def effective_options(provider: str, given: Mapping[str, str]) -> dict[str, str]:

@@ -126,7 +126,7 @@ except Exception as error:
 
 def test_a_library_that_blames_the_model_is_corrected(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", LIMITED, str(tmp_path)], capture_output=True, text=True, check=True)
-    assert done.stdout.startswith(f"temporary folder {tmp_path}: File too large.")
+    assert done.stdout.startswith(f"temporary folder {tmp_path} (TMPDIR): File too large.")
     assert list(tmp_path.iterdir()) == []
 
 

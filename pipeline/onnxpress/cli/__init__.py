@@ -110,7 +110,7 @@ def explain(error: Exception, *, verbose: bool) -> int:
         return 3
     if isinstance(error, OSError) and error.errno is not None:  # the system refuses something to every program
         place = f"{error.filename}: " if error.filename else ""
-        click.echo(one_line(f"error: {place}{system_says(error)}"), err=True)
+        click.echo(one_line(f"error: {place}{system_says(error, 'Check the path.')}"), err=True)
         return 2
     if verbose:
         traceback.print_exception(error)
