@@ -164,16 +164,20 @@ def _apply(
             f"variant {variant!r}, step {step.name}: needs data.calibration, which the recipe does not give."
         )
 
+    journal = store / f"search-{given.sha256[:12]}.jsonl"
+
     def work() -> tuple[Edit, dict[str, Any]]:
         try:
             statistics = _statistics(step, given, calibration, store, progress) if calibration else None
-            journal = store / f"search-{given.sha256[:12]}.jsonl"
             return apply(step, given.path, baseline.path, samples, journal, statistics, progress.stage), {}
         except ModelError as error:
             raise ModelError(f"variant {variant!r}, step {step.name}: {error}") from error
 
     entry = step_entry(step, given, baseline, samples)
-    return stored(store, entry, work, progress, text=f"{variant}: {step.name}")
+    done = stored(store, entry, work, progress, text=f"{variant}: {step.name}")
+    if isinstance(step.options, DistillOptions):
+        journal.with_suffix(".checkpoint").unlink(missing_ok=True)
+    return done
 
 
 def step_entry(step: Step, given: Artifact, baseline: Artifact, samples: Samples) -> dict[str, Any]:

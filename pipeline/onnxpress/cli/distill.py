@@ -93,9 +93,15 @@ def distill(
 
     if _is_pytorch(student) and output.suffix != ".safetensors":
         raise UsageError(f"output {output}: the weights of a PyTorch model are written as NAME.safetensors.")
+    checkpoint = output.with_name(f"{output.name}.checkpoint")
+    result.outputs.refuse_inputs(checkpoint)
+    if checkpoint.exists() and not (resume or result.outputs.force):
+        raise UsageError(
+            f"checkpoint {checkpoint}: is there from a training that was interrupted. Continue it with --resume, or "
+            "begin again with --force."
+        )
     source, wanted = dataset(data, preprocessing=preprocessing), _teacher(teacher)
     given = None if _is_pytorch(student) else artifact.load(Path(student))
-    checkpoint = output.with_name(f"{output.name}.checkpoint")
     first = processes.rank() == 0
     progress = result.progress if first else Progress(quiet=True)
     with progress.task(f"distill {student}", 1000) as advance, _resumable(checkpoint):
@@ -128,6 +134,7 @@ def distill(
         save_weights(module, result.outputs.stage(output))
         document = {"schema": "onnxpress.step/1", "step": "distill", "weights": str(output), "facts": facts}
         result.show([f"{output}: weights of {student}", *lines], document)
+        checkpoint.unlink(missing_ok=True)
         return
     entry = {
         "step": "distill",
@@ -139,6 +146,7 @@ def distill(
     }
     made = result.save(edit.model, output, entry)
     result.show([f"{output}: {size(made)}", *lines], step_document("distill", output, made, edit))
+    checkpoint.unlink(missing_ok=True)
 
 
 @contextmanager

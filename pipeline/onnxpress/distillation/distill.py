@@ -42,7 +42,7 @@ def distill(
         teacher: A prepared model with the same inputs and outputs.
         options: How to train.
         data: Samples; labels only where ``options.labels`` asks for them.
-        checkpoint: File to keep the state of the training in, until it is done.
+        checkpoint: File to keep the state of the training in; whoever publishes the result removes it.
         resume: Continue from that file, if it is of the same models, data and options.
         advance: Called with the per mille done.
 

@@ -60,7 +60,7 @@ def train(
         specs: The inputs of both models.
         options: How to train.
         data: Samples.
-        checkpoint: File to keep the state of the training in, until it is done.
+        checkpoint: File to keep the state of the training in; whoever publishes the result removes it.
         resume: Continue from that file, if it is of the same models, data and options.
         advance: Called with the per mille done.
 

@@ -107,7 +107,7 @@ class Training:
         """Train to the end, and leave the best weights in the student.
 
         Args:
-            checkpoint: Where to keep what is needed to continue; removed at the end.
+            checkpoint: Where to keep what is needed to continue; whoever publishes the result removes it.
             key: Says what this training is of; a checkpoint of something else is not continued.
             resume: Continue where the checkpoint is.
             advance: Called with the per mille done since the last call.
@@ -133,7 +133,7 @@ class Training:
         while True:
             self.done.seconds = self.processes.first(time.monotonic() - start)
             share = self._share(self.done.seconds)
-            if share >= 1:
+            if share >= 1 or (self.held.count and self.done.stale >= self.options.patience):
                 break
             losses.append(self._update(share))
             self.done.step += 1
@@ -146,12 +146,8 @@ class Training:
                 losses = []
                 if self.processes.rank == 0 and checkpoint is not None:
                     self._save(checkpoint, key)
-                if self.held.count and self.done.stale >= self.options.patience:
-                    break
         if self.held.count:
             self.student.load_state_dict(self.done.kept_weights)
-        if self.processes.rank == 0 and checkpoint is not None:
-            checkpoint.unlink(missing_ok=True)
         return self.done
 
     def _share(self, seconds: float) -> float:

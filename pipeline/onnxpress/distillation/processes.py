@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, distributed, nn
@@ -73,6 +74,19 @@ def joined() -> Iterator[Processes]:
     finally:
         if world > 1:
             distributed.destroy_process_group()
+            _leave()
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(deterministic)
         memory.fill_uninitialized_memory = filled  # type: ignore[attr-defined]
+
+
+def _leave() -> None:
+    """Remove the folders that torchrun made in TMPDIR for its processes, as far as they are empty; it does not."""
+    report = os.environ.get("TORCHELASTIC_ERROR_FILE", "")
+    if "torchelastic_" not in report:  # the user named a folder for logs
+        return
+    with suppress(OSError):  # not empty: another process is there
+        for folder in Path(report).parents:
+            folder.rmdir()
+            if folder.name.startswith("torchelastic_"):
+                return

@@ -1,7 +1,11 @@
 """No command writes over what it reads or over what is there, and a failed one leaves nothing."""
 
 import json
+import os
 import re
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -191,3 +195,116 @@ def test_a_stored_baseline_is_updated_in_place_but_not_with_the_result(compress:
     ended = compress("baseline", "update", "demo", "--file", "stored.json", "--json", "stored.json", "--force", "-q")
     assert ended.code == 2
     assert json.loads((place / "stored.json").read_text())["schema"].startswith("onnxpress.baseline/")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other file systems have no such names")
+def test_names_that_are_no_utf8_work(compress: Compress, place: Path) -> None:
+    odd, result = os.fsdecode(b"m\xff.onnx"), os.fsdecode(b"o\xff.onnx")
+    (place / odd).hardlink_to(place / "model.onnx")
+    os.link(place / "data.npz", os.fsdecode(b"d\xff.npz"))
+    ended = compress("quantize", odd, "-o", result, "--calibration", os.fsdecode(b"d\xff.npz"), "--json", "-")
+    assert ended.code == 0, ended.err
+    assert json.loads(ended.out)["artifact"]["path"] == result and (place / result).is_file()
+    ended.out.encode()
+    ended = compress("evaluate", "model.onnx", odd, result, *DATA)
+    assert ended.code == 0, ended.err
+    assert "m\N{REPLACEMENT CHARACTER}" in ended.out
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("inspect", "x" * 300),
+        ("inspect", "model.onnx", "--json", "x" * 300),
+        ("quantize", "model.onnx", "-o", "x" * 300, "--mode", "fp16"),
+        ("evaluate", "model.onnx", "--data", "x" * 300 + ".npz"),
+        (*GATE, "--out", "model.onnx/x"),
+        (*GATE, "--junit", "none/x"),
+        ("gate", "x" * 300, "--policy", "policy.yaml"),
+        ("run", "recipe.yaml", "-o", "x" * 300),
+        ("run", "recipe.yaml", "-o", "model.onnx"),
+        ("run", "x" * 300),
+        ("baseline", "write", "x" * 300),
+    ],
+    ids=lambda words: " ".join(words)[:40],
+)
+def test_names_that_no_file_can_have_are_one_line(compress: Compress, place: Path, words: tuple[str, ...]) -> None:
+    before = sorted(place.iterdir())
+    ended = compress(*words, "-q")
+    assert ended.code in (2, 3) and ended.err.count("\n") == 1 and ended.err.startswith("error: "), ended
+    assert "internal" not in ended.err and sorted(place.iterdir()) == before
+
+
+def test_a_summary_that_cannot_be_written_is_one_line(
+    compress: Compress, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(place / "none" / "summary.md"))
+    ended = compress(*GATE, "--annotations", "github", "--json", "gate.json", "-q")
+    assert ended.code == 2 and ended.err.count("\n") == 1 and "summary.md" in ended.err
+    assert not (place / "gate.json").exists()
+
+
+def test_a_failed_run_leaves_a_folder_only_with_finished_steps(compress: Compress, place: Path) -> None:
+    (place / "model.onnx").write_bytes(b"broken")
+    ended = compress("run", "recipe.yaml", "-o", "demo", "-q")
+    assert ended.code == 3 and not (place / "demo").exists()
+
+
+def test_a_run_folder_that_goes_meanwhile_is_one_line(
+    compress: Compress, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from onnxpress import runner
+
+    measure = runner.measure
+
+    def removed(*args: Any, **kwargs: Any) -> Any:
+        shutil.rmtree(place / "demo")
+        return measure(*args, **kwargs)
+
+    monkeypatch.setattr(runner, "measure", removed)
+    ended = compress("run", "recipe.yaml", "-o", "demo", "-q")
+    assert ended.code == 2 and ended.err.count("\n") == 1 and not (place / "demo").exists(), ended
+
+
+def test_a_search_does_not_write_into_what_is_no_journal(compress: Compress, place: Path) -> None:
+    (place / "q.onnx.search.jsonl").write_text("precious\n")
+    words = ("quantize", "model.onnx", "-o", "q.onnx", "--mode", "auto", "--calibration", "data.npz", "--budget", "2s")
+    ended = compress(*words, "-q")
+    assert ended.code == 2 and "holds something else" in ended.err
+    assert (place / "q.onnx.search.jsonl").read_text() == "precious\n"
+
+
+def test_an_unfinished_training_is_not_thrown_away(compress: Compress, place: Path) -> None:
+    pytest.importorskip("torch")
+    (place / "d.onnx.checkpoint").write_text("precious")
+    ended = compress("distill", "model.onnx", "-o", "d.onnx", "--teacher", "other.onnx", *DATA, "-q")
+    assert ended.code == 2 and "--resume" in ended.err
+    assert (place / "d.onnx.checkpoint").read_text() == "precious"
+
+
+FULL = """
+import resource, sys
+from onnxpress.cli import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (300, 300))
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "blamed"),
+    [
+        ((*QUANTIZE, "out.onnx", "--mode", "fp16"), "temporary folder"),
+        (("export", "model.onnx", "-o", "out.onnx"), ""),
+        (("prune", "model.onnx", "-o", "out.onnx", "--amount", "50%", "--granularity", "weight"), ""),
+        (("inspect", "model.onnx", "--json", "out.json"), "output out.json"),
+        (("profile", "model.onnx", *DATA, "-o", "out.profile"), ""),
+        (("bench", "model.onnx", "other.onnx", "--budget", "1s"), "temporary folder"),
+        (("run", "recipe.yaml", "-o", "demo"), ""),
+    ],
+    ids=lambda words: " ".join(words) if isinstance(words, tuple) else words,
+)
+def test_a_full_disk_is_named_and_nothing_is_left(place: Path, words: tuple[str, ...], blamed: str) -> None:
+    before, environment = sorted(place.iterdir()), os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run([sys.executable, "-c", FULL, *words, "-q"], env=environment, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.startswith(f"error: {blamed}") and done.stderr.count("\n") == 1, done
+    assert "File too large" in done.stderr and sorted(place.iterdir()) == before

@@ -238,7 +238,7 @@ def test_a_killed_run_resumes_with_the_same_bits(tmp_path: Path) -> None:
     resumed = distill(student, teacher, options(), data, checkpoint=tmp_path / "c", resume=True)
     np.testing.assert_array_equal(weight(resumed.model, "w2"), weight(whole.model, "w2"))
     assert resumed.facts["history"] == whole.facts["history"]
-    assert list(tmp_path.iterdir()) == []
+    assert {file.name for file in tmp_path.iterdir()} == {"c", "whole"}  # for whoever publishes the result to remove
 
 
 def test_an_interrupted_command_says_how_to_go_on(

@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_jsonable_python
 
 from onnxpress.errors import OutputError
+from onnxpress.files import append_text
 from onnxpress_calibration.documents import parse_json
 
 T = TypeVar("T")
@@ -36,13 +37,14 @@ class Journal:
         if path is None:
             return
         try:
-            with path.open("a+", encoding="utf-8", errors="replace") as stream:
-                stream.seek(0)
-                lines = stream.read().splitlines(keepends=True)
-                if lines and not lines[-1].endswith("\n"):  # cut off when its process was killed
-                    stream.write("\n")
+            text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
         except OSError as error:
             raise OutputError(f"search journal {path}: {error.strerror}. Choose another output folder.") from error
+        if not '["'.startswith(text[:2]):
+            raise OutputError(f"search journal {path}: holds something else. Move it, or choose another output name.")
+        lines = text.splitlines(keepends=True)
+        # What was cut off when its process was killed ends here; and what cannot be written is known before the work.
+        append_text(path, "\n" if lines and not lines[-1].endswith("\n") else "")
         for line in lines:
             with suppress(ValueError, TypeError):  # a damaged line costs that line only
                 where, key, value = parse_json(line.encode())
@@ -63,5 +65,4 @@ class Journal:
         """Remember a value: a number, or a dataclass of them."""
         self._known[key] = to_jsonable_python(value)
         if self._path is not None:
-            with self._path.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps([self._context, key, self._known[key]]) + "\n")
+            append_text(self._path, json.dumps([self._context, key, self._known[key]]) + "\n")

@@ -7,6 +7,8 @@ From 3.8 on neural-compressor has no ONNX code of its own.
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import chain
@@ -105,6 +107,8 @@ def _converted(
 ) -> torch.nn.Module:
     """Return the PyTorch model with its pairs of quantize and dequantize."""
     import torch
+
+    os.environ.setdefault("HABANA_LOGS", tempfile.gettempdir())  # else it keeps a log in the home folder
     from neural_compressor.torch import export, quantization
 
     first = next(batches)
