@@ -87,6 +87,7 @@ def test_usual_names_stay_as_they_are(text: str) -> None:
 
 def renamed(name: str) -> Report:
     """A report whose variants, nodes, metric, machines, policy and recipe have a name."""
+    name = name.encode(errors="replace").decode()[:1000] or "x"  # what a report that is read may hold
     report = json.loads(SAMPLE.read_text())
     machine = report["cost"]["variants"][0]["instances"][0]["instance"]
     words = {"int8-dynamic", "node_linear", "top1", "digits_resnet", machine}
