@@ -40,9 +40,9 @@ class Journal:
             text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
         except OSError as error:
             raise OutputError(f"search journal {path}: {error.strerror}. Choose another output folder.") from error
-        if not '["'.startswith(text[:2]):
-            raise OutputError(f"search journal {path}: holds something else. Move it, or choose another output name.")
         lines = text.splitlines(keepends=True)
+        if lines and not any('["'.startswith(line[:2]) for line in lines):
+            raise OutputError(f"search journal {path}: holds something else. Move it, or choose another output name.")
         # What was cut off when its process was killed ends here; and what cannot be written is known before the work.
         append_text(path, "\n" if lines and not lines[-1].endswith("\n") else "")
         for line in lines:
