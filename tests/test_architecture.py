@@ -1,6 +1,7 @@
 """The layering, held by tests: who may import whom, and that every plug-in folder is covered."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -74,6 +75,17 @@ def test_only_distillation_imports_its_torch_side() -> None:
 def test_only_session_creates_onnxruntime_sessions() -> None:
     makers = [file.name for _, file in FILES if "InferenceSession(" in file.read_text()]
     assert makers == ["session.py"]
+
+
+def test_outputs_leave_through_one_door() -> None:
+    """Files are written by `files`, or into a folder that it gave: by what turns a value into a file of its form."""
+    forms = {"artifact.py", "files.py", "inputs.py", "process.py", "profile.py", "programs.py", "result.py"}
+    locks_and_scratch = {"rounding.py", "runner.py", "scratch.py"}
+    writes = re.compile(r"\.write_(text|bytes)\(|open\([^)]*\"[wax]b?\+?\"|mkdtemp|TemporaryDirectory|NamedTemporary")
+    writers = {
+        file.name for package, file in FILES if package != "onnxpress_models" and writes.search(file.read_text())
+    }
+    assert writers - forms - locks_and_scratch == set()
 
 
 def test_no_option_dicts() -> None:

@@ -152,11 +152,14 @@ def distill(
 @contextmanager
 def _resumable(checkpoint: Path) -> Iterator[None]:
     """Say how an interrupted training goes on."""
+    from onnxpress.printing import printable
+
     try:
         yield
     except KeyboardInterrupt:
         if checkpoint.is_file():
-            click.echo(f"training so far is kept in {checkpoint}: give the same command with --resume", err=True)
+            said = f"training so far is kept in {checkpoint}: give the same command with --resume"
+            click.echo(printable(said), err=True)
         raise
 
 
