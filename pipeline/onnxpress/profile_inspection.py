@@ -21,6 +21,8 @@ MAGIC = b"PK\x03\x04"
 
 def is_profile(path: Path) -> bool:
     """Tell a profile from an ONNX file: it is a zip archive of arrays."""
+    if not path.is_file():  # one that is no regular file may never end, or never begin
+        return False
     try:
         with path.open("rb") as stream:
             return stream.read(len(MAGIC)) == MAGIC

@@ -27,6 +27,9 @@ from onnxpress.scratch import temporary
 if TYPE_CHECKING:  # a benchmark's worker imports this module, and its memory and start-up must be onnxruntime's alone
     import onnx_ir as ir
 
+OVERHEAD_BYTES = 1 << 26
+"""What a session of a small model may take besides its weights."""
+
 Spin = Literal["on", "stop", "off"]
 Optimization = Literal["all", "extended", "basic", "off"]
 Arrays = dict[str, np.ndarray[Any, np.dtype[Any]]]
@@ -129,7 +132,7 @@ def open_session(model: Path | ir.Model, options: SessionOptions | None = None) 
         if not model.is_file():
             raise UsageError(f"model {model}: is not there any more. Was its folder removed meanwhile?") from error
         raise ModelError(f"model {model}: onnxruntime {ort.__version__} cannot load it: {reason}") from error
-    session.nbytes = max(nbytes, watch.own_bytes() - held)  # weights in files of their own count, too
+    session.nbytes = max(nbytes, watch.own_bytes() - held - OVERHEAD_BYTES)  # weights in files of their own count, too
     session.disable_fallback()  # else a provider that fails in a run is silently replaced by the CPU
     if session.get_providers()[0] != provider.NAME:  # as onnxruntime does, silently, when one cannot even be created
         raise UsageError(

@@ -6,8 +6,7 @@ the work, and says before each native call what it calls and how long that may t
 overdue or takes the machine's last memory, or that was interrupted and does not react, says so in one line, and removes
 its scratch folders. It does nothing else: a command takes no measurable time more.
 
-Time is that of the clock or that which the child computed, whichever is less, so that a busy or suspended machine ends
-nothing.
+Time is that which the child computed, so that a busy machine ends little; the clock tells of one that waits for ever.
 """
 
 from __future__ import annotations
@@ -32,10 +31,10 @@ from onnxpress.printing import one_line
 from onnxpress.scratch import remove_abandoned
 
 VARIABLE = "ONNXPRESS_RUN_SECONDS"
-BASE_S, BYTES_PER_S = 5.0, 1e6
+BASE_S, BYTES_PER_S = 5.0, 2.5e5
 """What a native call may take: so long, and a second for so many bytes of the model and its inputs."""
-IDLE = 10
-"""A call that waits instead of computing may take so many times longer."""
+IDLE = 1.5
+"""A call that waits instead of computing, or that others keep from computing, may take so many times longer."""
 REACTION_S, TIDYING_S = 0.8, 10.0
 """How long an interrupted child may stay in a native call, and how long it may take to tidy up."""
 TICK_S = 0.1
@@ -150,16 +149,16 @@ def die_with(parent: int) -> None:
 class Limit:
     """How long a process may take, from now on."""
 
-    def __init__(self, process: int, seconds: float) -> None:
-        """Begin now."""
-        self._process, self._seconds = process, seconds
+    def __init__(self, process: int, seconds: float, idle: float = IDLE) -> None:
+        """Begin now; a process that does not compute may take ``idle`` times longer."""
+        self._process, self._seconds, self._idle = process, seconds, idle
         self._began, self._computed_s = time.monotonic(), _computed_s(process)
 
     def passed(self) -> bool:
         """Tell whether the process is overdue."""
         elapsed = time.monotonic() - self._began
         computed = _computed_s(self._process) - self._computed_s
-        return min(elapsed, computed) > self._seconds or elapsed > IDLE * self._seconds
+        return min(elapsed, computed) > self._seconds or elapsed > self._idle * self._seconds
 
     def __str__(self) -> str:
         """Say so, ready to follow what it does."""

@@ -1,6 +1,7 @@
 """Inspecting a profile: every number is the tensors' own, and the drawing fits them."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -54,3 +55,9 @@ def test_a_damaged_profile_is_one_line(compress: Callable[..., Any], path: Path)
     path.write_bytes(path.read_bytes()[:500])
     ended = compress("inspect", path)
     assert ended.code == 3 and ended.err.count("\n") == 1 and "truncated" in ended.err
+
+
+def test_what_is_no_file_is_no_profile(compress: Callable[..., Any], tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")  # reading it would wait for ever
+    ended = compress("inspect", tmp_path / "pipe")
+    assert ended.code == 2 and "no such file" in ended.err

@@ -30,6 +30,9 @@ from onnxpress.bench.messages import (
 from onnxpress.errors import ModelError, OnnxpressError
 from onnxpress.watch import TICK_S, Limit, allowed_s
 
+START = 6.0
+"""It imports its libraries first, which takes long where the disk or others are busy."""
+
 Reply = TypeVar("Reply", Loaded, WarmedUp, Block, Served, Dissected)
 
 FOREIGN_SETTINGS = ("OMP_", "ORT_", "KMP_", "MKL_", "GOMP_")
@@ -124,7 +127,7 @@ class WorkerProcess:
         Raises:
             ModelError: loading and running take longer than that of a model of this size can.
         """
-        limit = Limit(self._process.pid, allowed_s(2 * request.size_bytes))
+        limit = Limit(self._process.pid, allowed_s(2 * request.size_bytes), idle=START)
         while sys.platform != "win32" and not select.select([stdout], [], [], TICK_S)[0]:
             if limit.passed():
                 raise ModelError(f"variant {self._variant!r}, model {request.model}: running it {limit}")
