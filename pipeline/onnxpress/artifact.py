@@ -19,7 +19,7 @@ import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
-from onnxpress import wellformed
+from onnxpress import maps, wellformed
 from onnxpress.errors import ModelError, UsageError
 from onnxpress.files import hash_files, reads, writing
 
@@ -123,7 +123,7 @@ def _load(path: Path) -> tuple[ir.Model, list[Path]]:
         )
     try:
         wellformed.check(proto, LINEAGE_KEY)
-        model = ir.from_proto(proto)
+        model = maps.from_proto(proto)
     except wellformed.MalformedError as error:
         raise ModelError(
             f"model {path}: {error}. Export it again, or copy it whole from where it comes from."
@@ -266,5 +266,8 @@ def write(model: ir.Model, path: Path) -> None:
             digest.update(content(tensor))
         data = f"{path.stem}.{digest.hexdigest()[:12]}.data"
         ir.save(model, path, external_data=data, size_threshold_bytes=1024)
+        saved = onnx.load(path, load_external_data=False)
+        if maps.restore(saved):
+            path.write_bytes(saved.SerializeToString(deterministic=True))
     else:
-        path.write_bytes(ir.to_proto(model).SerializeToString(deterministic=True))
+        path.write_bytes(maps.to_proto(model).SerializeToString(deterministic=True))

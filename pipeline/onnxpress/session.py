@@ -276,7 +276,9 @@ def loaded(model: Path, options: SessionOptions | None = None) -> tuple[ir.Model
     The counts are of the nodes that onnxruntime divided among its providers, before the last fusions; empty where it
     does not tell (before version 1.24).
     """
-    import onnx_ir as ir
+    import onnx
+
+    from onnxpress import maps
 
     options = options or SessionOptions()
     with temporary() as folder:
@@ -285,4 +287,4 @@ def loaded(model: Path, options: SessionOptions | None = None) -> tuple[ir.Model
         providers: dict[str, int] = {}
         for part in getattr(session, "get_provider_graph_assignment_info", list)():
             providers[part.ep_name] = providers.get(part.ep_name, 0) + len(part.get_nodes())
-        return ir.load(path), providers
+        return maps.from_proto(onnx.load(path, load_external_data=False)), providers

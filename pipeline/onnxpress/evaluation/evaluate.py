@@ -16,10 +16,11 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxpress import artifact, cpu, graph
-from onnxpress.errors import DataError, UsageError, did_you_mean
+from onnxpress.errors import DataError, EvidenceError, ModelError, UsageError, did_you_mean
 from onnxpress.evaluation import metrics
 from onnxpress.evaluation.fidelity import Fidelity, without_padding
 from onnxpress.evaluation.flips import by_class, flips, worst_class
+from onnxpress.evaluation.outputs import detections
 from onnxpress.evaluation.paired import drop_interval, either_interval, tango, two_values, value_interval
 from onnxpress.running import over
 from onnxpress.session import SessionOptions, open_session
@@ -38,6 +39,7 @@ def evaluate(
     data: Dataset,
     metric: str | None = None,
     half: int | None = None,
+    must_compare: bool = True,
     options: SessionOptions | None = None,
     advance: Callable[[int], object] = lambda samples: None,  # noqa: ARG005
 ) -> dict[str, Any]:
@@ -50,6 +52,7 @@ def evaluate(
         metric: A file in ``evaluation/metrics``, or a user's ``module:fn`` or ``file.py:fn`` (`user_results`); None
             for fidelity only.
         half: 0 or 1 for every second batch only, so that what one half decided is confirmed on the other; None for all.
+        must_compare: Whether outputs that cannot be compared are an error, where there is no metric.
         options: Provider and threads.
         advance: Called with the number of samples after each batch.
 
@@ -59,11 +62,14 @@ def evaluate(
     Raises:
         UsageError: the metric is unknown.
         DataError: the data does not fit the models, or has no labels though the metric needs them.
+        ModelError: outputs cannot be compared, and there is no metric that says what counts.
     """
     check_metric(metric)
     built_in = metrics.metric(metric) if metric in metrics.names() else None
-    specs = graph.input_specs(_loaded(models[baseline]))
+    model = _loaded(models[baseline])
+    specs, boxes = graph.input_specs(model), detections(model)
     fidelity = {name: Fidelity() for name in models}
+    incomparable: dict[str, str] = {}
     scores: dict[str, list[Array]] = {name: [] for name in models}
     labels: list[Array] = []
     samples = 0
@@ -76,9 +82,15 @@ def evaluate(
             labels.append(feeds[LABELS])
         reference = without_padding(outputs[baseline], feeds)
         for name in models:
-            fidelity[name].update(reference, without_padding(outputs[name], feeds))
+            given = without_padding(outputs[name], feeds)
+            try:
+                fidelity[name].update(reference, given, samples=size, found=boxes, variant=name)
+            except ModelError as error:
+                if metric is None and must_compare:
+                    raise
+                incomparable[name], fidelity[name] = str(error), Fidelity()
             if built_in is not None:
-                scores[name].append(built_in.score(next(iter(outputs[name].values())), feeds[LABELS]))
+                scores[name].append(built_in.score(given.get(next(iter(reference), "")), feeds[LABELS]))
         samples += size
         advance(size)
     document: dict[str, Any] = {
@@ -93,6 +105,7 @@ def evaluate(
                 "agreement_pct": fidelity[name].agreement_pct,
                 "expected_drop": fidelity[name].expected_drop,
                 "cosine": fidelity[name].cosine,
+                "compared": fidelity[name].is_evidence,
                 "cosine_p01": fidelity[name].cosine_p01,
                 "non_finite": fidelity[name].non_finite,
                 "sqnr_db": None if name == baseline else fidelity[name].sqnr_db,
@@ -102,13 +115,17 @@ def evaluate(
         ],
         "comparisons": [],
         "warnings": [
-            f"{name}: {message}"
-            for name, model in models.items()
-            for message in cpu.made_for_others(artifact.lineage(_loaded(model)))
+            *(f"{name}: {message}" for name, message in incomparable.items()),
+            *(
+                f"{name}: {message}"
+                for name, model in models.items()
+                for message in cpu.made_for_others(artifact.lineage(_loaded(model)))
+            ),
         ],
     }
     if built_in is not None:
         truth = np.concatenate(labels)
+        truth = truth.astype(str) if truth.dtype == object else truth
         per_sample = {name: np.concatenate(parts) for name, parts in scores.items()}
         values = {name: built_in.aggregate(each, truth) for name, each in per_sample.items()}
         _add_metric(document, metric or "", built_in, values, per_sample, truth, classes=truth)
@@ -136,6 +153,17 @@ def check_labels(data: Dataset, metric: str | None) -> None:
     """Raise DataError for data without the labels that a metric needs, before anything runs."""
     if metric in metrics.names() and LABELS not in next(data.samples(), {LABELS: None}):
         raise _unlabelled(data, metric)
+
+
+def check_evidence(document: Mapping[str, Any], variant: str) -> None:
+    """Raise EvidenceError where nothing says what a variant lost: no metric, and no output with anything in it."""
+    found = next(each for each in document["variants"] if each["id"] == variant)
+    if document["metric"] is None and not found["compared"]:
+        data = document["data"]
+        raise EvidenceError(
+            f"data {data['origin']}: the outputs hold nothing on any of its {data['samples']} samples, so nothing can "
+            "be compared. Give samples on which the model finds something, or --metric module:fn."
+        )
 
 
 def _unlabelled(data: Dataset, metric: str | None) -> DataError:
@@ -263,18 +291,17 @@ def add_user_metric(document: dict[str, Any], text: str, results: Mapping[str, A
     if isinstance(first, Mapping):
         metric, labels = metrics.metric(first["metric"]), np.asarray(first["labels"])[part]
         classes = labels
-        scores = {
-            variant: metric.score(np.asarray(result["output"])[part], labels) for variant, result in results.items()
-        }
+        given = {variant: np.asarray(result["output"])[part] for variant, result in results.items()}
     elif np.ndim(first) == 1:
         metric, labels = metrics.metric("mean"), np.asarray(first)[part]
-        scores = {variant: metric.score(np.asarray(result)[part], labels) for variant, result in results.items()}
+        given = {variant: np.asarray(result)[part] for variant, result in results.items()}
     else:
         _add_point_metric(document, name, {variant: float(result) for variant, result in results.items()})
         return
-    for variant, each in scores.items():
+    for variant, each in given.items():
         if len(each) != len(labels):
             raise DataError(f"metric {text}: gives {len(each)} values for {variant!r}, {len(labels)} were expected.")
+    scores = {variant: metric.score(each, labels) for variant, each in given.items()}
     values = {variant: metric.aggregate(each, labels) for variant, each in scores.items()}
     _add_metric(document, name, metric, values, scores, labels, classes=classes)
 

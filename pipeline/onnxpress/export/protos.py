@@ -9,6 +9,7 @@ from __future__ import annotations
 import onnx
 import onnx_ir as ir
 
+from onnxpress import maps
 from onnxpress.errors import ModelError
 from onnxpress.session import SessionOptions, open_session
 
@@ -26,12 +27,12 @@ def without_weights(model: ir.Model) -> onnx.ModelProto:
             value.const_value = None
             if not value.is_graph_input():
                 main.inputs.append(value)
-    return ir.to_proto(copy)
+    return maps.to_proto(copy)
 
 
 def with_weights(proto: onnx.ModelProto, model: ir.Model) -> ir.Model:
     """Return a model made from such a proto, with the weights and the metadata of the model it came from."""
-    result = ir.from_proto(proto)
+    result = maps.from_proto(proto)
     outside = {name: value.const_value for name, value in model.graph.initializers.items()}
     kept = {value.name for value in model.graph.inputs}
     for value in list(result.graph.inputs):

@@ -124,7 +124,10 @@ def _without(model: ir.Model, group: Group, keep: Mask, evidence: Evidence) -> i
 def _error(found: Sequence[Mapping[str, Array]], wanted: Sequence[Mapping[str, Array]]) -> float:
     """Return the mean square error over the variance, summed over the outputs that are real numbers."""
     total = 0.0
+    common = set.intersection(*(set(outputs) for outputs in (*found, *wanted)))  # sequences may differ in length
     for name, first in wanted[0].items():
+        if name not in common:
+            continue
         pairs = [(mine[name], right[name]) for mine, right in zip(found, wanted, strict=True)]
         if first.dtype.kind == "f" and all(mine.shape == right.shape for mine, right in pairs):
             errors = np.concatenate([np.square(mine - right).ravel() for mine, right in pairs])

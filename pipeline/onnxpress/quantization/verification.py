@@ -16,7 +16,7 @@ import onnx_ir as ir
 from onnxpress import cpu, graph
 from onnxpress.artifact import Edit
 from onnxpress.errors import ModelError, UsageError
-from onnxpress.evaluation.evaluate import check_labels, evaluate
+from onnxpress.evaluation.evaluate import check_evidence, check_labels, evaluate
 from onnxpress.evaluation.paired import wilson
 from onnxpress.quantization.options import MAX_DROP, QuantizeOptions
 from onnxpress_calibration.dataset import Dataset
@@ -87,12 +87,15 @@ def verify(
         ``refused`` (the bounds that are broken, with ``accept_loss``), and ``notes``.
 
     Raises:
+        EvidenceError: without a metric, and no output holds anything on any sample.
         ModelError: a bound is broken and ``accept_loss`` is not set, or the model gives NaN or does not run.
         DataError: the data does not fit, or has no labels though the metric needs them.
     """
     samples = data if metric is not None else data.drawn(graph.input_specs(reference), SAMPLES)
     models = {"float": reference, "quantized": quantized}
     document = evaluate(models, baseline="float", data=samples, metric=metric, advance=advance)
+    if not options.accept_loss:
+        check_evidence(document, "quantized")
     count, (before, after) = document["data"]["samples"], document["variants"]
     broken = after["non_finite"] - before["non_finite"]
     if broken > 0:

@@ -49,6 +49,8 @@ class Quality(Result):
     cosine: Cosine | None
     sqnr_db: Decibels | None
     """None for the baseline, and for outputs that are equal."""
+    compared: bool = True
+    """Whether the outputs hold anything that could be compared."""
     cosine_p01: Cosine | None = None
     non_finite: Count | None = None
     expected_drop: Score | None = None

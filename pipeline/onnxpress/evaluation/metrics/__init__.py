@@ -16,6 +16,8 @@ from typing import Any, Protocol, cast
 
 import numpy as np
 
+from onnxpress.errors import DataError
+
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
@@ -25,13 +27,40 @@ class Metric(Protocol):
     UNIT: str
     SCALE: float | None
 
-    def score(self, output: Array, labels: Array) -> Array:
-        """Return one number per sample, float64 [N], from the model's first output [N, …] and the labels [N]."""
+    def score(self, output: Array | None, labels: Array) -> Array:
+        """Return one number per sample, float64 [N], from the model's first output [N, …] and the labels [N].
+
+        Raises:
+            DataError: the metric does not fit the output or the labels.
+        """
         ...
 
     def aggregate(self, values: Array, labels: Array) -> float:
         """Return the value reported."""
         ...
+
+
+def rows(name: str, output: Array | None, labels: Array, *, classes: bool = False) -> Array:
+    """Return an output as [samples, values].
+
+    Args:
+        name: The metric, for messages.
+        output: The model's first output; None where it has none.
+        labels: Those of the samples.
+        classes: Whether the values are scores, and labels numbers, of classes.
+
+    Raises:
+        DataError: the output is no row of numbers a sample, or the labels are no numbers.
+    """
+    numbers = output is not None and output.dtype.kind in "fiub" and (not classes or labels.dtype.kind in "fiub")
+    if output is None or not numbers or output.shape[:1] != labels.shape[:1]:
+        given = "nothing" if output is None else f"{output.dtype}{list(output.shape)}"
+        raise DataError(
+            f"metric {name}: does not fit what the model gives first, {given}, with labels "
+            f"{labels.dtype}{list(labels.shape)}: it needs numbers for each sample. Say what counts with --metric "
+            "module:fn."
+        )
+    return output.reshape(len(output), -1)
 
 
 def names() -> list[str]:

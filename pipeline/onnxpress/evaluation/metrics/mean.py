@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnxpress.evaluation.metrics import Array
+from onnxpress.evaluation.metrics import Array, rows
 
 UNIT = ""
 SCALE: float | None = 1.0
 
 
-def score(output: Array, labels: Array) -> Array:  # noqa: ARG001 - the contract's
+def score(output: Array | None, labels: Array) -> Array:
     """Return the model's one number per sample; ``output`` is [N] or [N, 1]."""
-    return np.asarray(output.reshape(len(output), -1)[:, 0], np.float64)
+    return np.asarray(rows("mean", output, labels)[:, 0], np.float64)
 
 
 def aggregate(values: Array, labels: Array) -> float:  # noqa: ARG001 - the contract's

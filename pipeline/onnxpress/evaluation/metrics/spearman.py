@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnxpress.evaluation.metrics import Array
+from onnxpress.evaluation.metrics import Array, rows
 
 UNIT = "x100"
 SCALE = None
 
 
-def score(output: Array, labels: Array) -> Array:  # noqa: ARG001 - the contract's
+def score(output: Array | None, labels: Array) -> Array:
     """Return the model's one score per sample; ``output`` is [N] or [N, 1]."""
-    return np.asarray(output.reshape(len(output), -1)[:, 0], np.float64)
+    return np.asarray(rows("spearman", output, labels)[:, 0], np.float64)
 
 
 def aggregate(values: Array, labels: Array) -> float:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnxpress.evaluation.metrics import Array
+from onnxpress.evaluation.metrics import Array, rows
 
 UNIT = "%"
 SCALE = 100.0
 K = 5
 
 
-def score(output: Array, labels: Array) -> Array:
+def score(output: Array | None, labels: Array) -> Array:
     """Return 1.0 where fewer than five classes score above the label; ``output`` is [N, classes]."""
-    flat = output.reshape(len(output), -1)
+    flat = rows("top5", output, labels, classes=True)
     own = np.take_along_axis(flat, labels.reshape(-1, 1).astype(np.int64), axis=1)
     return np.asarray((flat > own).sum(1) < K, np.float64)
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 import onnx
 import onnx_ir as ir
 
-from onnxpress import graph
+from onnxpress import graph, maps
 from onnxpress.errors import ModelError
 from onnxpress.export.protos import without_weights
 from onnxpress.session import output_types
@@ -58,7 +58,7 @@ def infer(model: ir.Model) -> None:
     except onnx.shape_inference.InferenceError as error:
         _log.info("shapes cannot be inferred: %s", error)
         return
-    inferred = {value.name: value for value in _computed(ir.from_proto(proto))}
+    inferred = {value.name: value for value in _computed(maps.from_proto(proto))}
     for value in _computed(model):
         found = inferred.get(value.name)
         if found is not None:
@@ -88,7 +88,7 @@ def _ask_runtime(model: ir.Model) -> None:
     missing = [value for node in model.graph for value in node.outputs if value.name and _is_open(node, value)]
     if not missing:
         return
-    exposed = ir.from_proto(without_weights(model))
+    exposed = maps.from_proto(without_weights(model))
     outputs = {value.name: value for node in exposed.graph for value in node.outputs}
     shown = {value.name for value in exposed.graph.outputs}
     exposed.graph.outputs.extend(outputs[value.name] for value in missing if value.name not in shown)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxpress.evaluation import metrics
-from onnxpress.evaluation.evaluate import add_user_metric, evaluate, user_results
+from onnxpress.evaluation.evaluate import add_user_metric, check_evidence, evaluate, user_results
 from onnxpress.session import SessionOptions, open_session
 from onnxpress_calibration.dataset import Dataset
 
@@ -111,10 +111,17 @@ class Judge:
         """Return what a candidate loses on one half of the samples, `SEARCH` or `HELD_OUT`, or on all (None)."""
         models = {"float": self._reference, "candidate": candidate}
         document = evaluate(
-            models, baseline="float", data=self._data, metric=self._metric, half=half, options=self._session
+            models,
+            baseline="float",
+            data=self._data,
+            metric=self._metric,
+            half=half,
+            must_compare=self._function is None,
+            options=self._session,
         )
         if self._function is not None:
             add_user_metric(document, self._function, self._user_results(models), half)
+        check_evidence(document, "candidate")
         comparison = document["comparisons"][0] if document["comparisons"] else None
         variant = document["variants"][1]
         points = comparison is None or document["metric"]["unit"] == "%"

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 import onnx_ir as ir
 
-from onnxpress import artifact, graph
+from onnxpress import artifact, graph, maps
 from onnxpress.artifact import Edit
 from onnxpress.errors import ModelError
 from onnxpress.export.passes.names import name_uniquely
@@ -76,7 +76,7 @@ def write(model: ir.Model, ranges: Mapping[str, tuple[float, float]], options: Q
                 else importlib.import_module("onnxruntime.quantization.onnx_quantizer").ONNXQuantizer
             )(*shared)
             quantizer.quantize_model()
-            made = ir.from_proto(quantizer.model.model)
+            made = maps.from_proto(quantizer.model.model)
         except Exception as error:  # whatever it raises on a graph that it does not expect
             reason = " ".join(str(error).split()) or type(error).__name__
             raise ModelError(

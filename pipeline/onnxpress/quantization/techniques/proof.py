@@ -9,7 +9,9 @@ import onnx_ir as ir
 
 from onnxpress import graph
 from onnxpress.artifact import Edit, Skip
+from onnxpress.errors import ModelError
 from onnxpress.evaluation.fidelity import Fidelity
+from onnxpress.evaluation.outputs import tensors
 from onnxpress.running import over
 from onnxpress_calibration.dataset import Dataset
 
@@ -38,5 +40,8 @@ def proven(model: ir.Model, edit: Edit, data: Dataset, *, op: str, done: str) ->
 def _sqnr_db(model: ir.Model, equal: ir.Model, data: Dataset) -> float:
     fidelity = Fidelity()
     for _, found in over([model, equal], replace(data, limit=SAMPLES).batches(graph.input_specs(model))):
-        fidelity.update(*found)
+        try:
+            fidelity.update(*map(tensors, found))
+        except ModelError:  # they have not even the same form
+            return -math.inf
     return math.inf if fidelity.sqnr_db is None else fidelity.sqnr_db
