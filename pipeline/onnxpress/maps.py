@@ -1,4 +1,4 @@
-"""Map types, which onnx_ir does not know: a model that gives maps (as ZipMap does) is read without them, written with them."""
+"""Map types, which onnx_ir does not know: a model that gives maps (by ZipMap) is read without, written with them."""
 
 from __future__ import annotations
 

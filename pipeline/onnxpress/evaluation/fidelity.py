@@ -218,7 +218,8 @@ def _squares(wanted: Array, given: Array) -> Array:
 
 
 def _cosines(wanted: Array, given: Array) -> list[float]:
-    """Return the cosine by row: 1 where both are zero, 0 where one is."""
+    """Return the cosine of what is finite, by row: 1 where both are zero, 0 where one is."""
+    wanted, given = (np.where(np.isfinite(each), each, 0) for each in (wanted, given))
     sizes = np.linalg.norm(wanted, axis=1), np.linalg.norm(given, axis=1)
     lengths = sizes[0] * sizes[1]
     cosines = (wanted * given).sum(1) / np.where(lengths == 0, 1, lengths)

@@ -15,9 +15,11 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxpress.errors import ModelError
+from onnxpress.evaluation.outputs import tensors
 from onnxpress.export.inputs import InputArgument, batch_words, random_arrays
 from onnxpress.graph import Array
 from onnxpress.session import SessionOptions, open_session, run
+from onnxpress_calibration.dataset import TEXT
 
 Reference = Callable[[Mapping[str, Array]], Sequence[Array]]
 """Runs the source: inputs by name -> outputs in the order of the model's outputs."""
@@ -79,8 +81,12 @@ def verify(
             found = run(session, feeds)
         except ModelError as error:
             raise ModelError(f"verification: {against} runs {where}, the exported {error}") from error
-        for name, right in zip(names, expected, strict=True):
-            problem, absolute, relative = _compare(found[name], right, atol, rtol)
+        right = tensors(dict(zip(names, expected, strict=True)))
+        given = tensors({name: found[name] for name in names})
+        for name in dict.fromkeys([*right, *given]):
+            if name not in right or name not in given:
+                raise ModelError(f"verification: only one of {against} and the exported model gives {name!r} {where}.")
+            problem, absolute, relative = _compare(given[name], right[name], atol, rtol)
             if problem:
                 raise ModelError(
                     f"verification: output {name!r} {where} {problem}, compared with {against}. Look for what fixes a "
@@ -127,6 +133,9 @@ def _compare(found: Array, expected: Array, atol: float | None, rtol: float | No
         return f"has the shape {list(found.shape)} instead of {list(expected.shape)}", math.inf, math.inf
     if found.dtype != expected.dtype:
         return f"has the dtype {found.dtype} instead of {expected.dtype}", math.inf, math.inf
+    if expected.dtype.kind in TEXT:
+        unequal = int((found != expected).sum())
+        return f"differs in {unequal} of {found.size} strings" if unequal else "", float(unequal > 0), 0.0
     is_float = expected.dtype.kind == "f"
     absolute_allowed = (TOLERANCE[expected.dtype.name] if atol is None else atol) if is_float else 0.0
     relative_allowed = (10 * TOLERANCE[expected.dtype.name] if rtol is None else rtol) if is_float else 0.0

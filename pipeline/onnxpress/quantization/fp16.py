@@ -141,7 +141,7 @@ def measured(model: ir.Model) -> list[str]:
         value.name or ""
         for node in model.graph
         for value in node.outputs
-        if value.dtype == ir.DataType.FLOAT and (value.uses() or value.is_graph_output())
+        if is_float(value) and (value.uses() or value.is_graph_output())
     ]
 
 

@@ -21,6 +21,7 @@ from onnx_ir.passes import common
 
 from onnxpress import graph
 from onnxpress.errors import DataError, UsageError
+from onnxpress.evaluation.outputs import tensors
 from onnxpress.export.passes.rewiring import remove
 from onnxpress.graph import Array
 from onnxpress.quantization.options import MEMORY_BUDGET_BYTES
@@ -136,7 +137,7 @@ class _Counter:
                         f"data {self.origin}: tensor {name!r} {error} in {where}. The float model itself overflows "
                         "there: fix the model or leave the sample out."
                     ) from error
-        return sum(value.nbytes for each in results for value in each.values())
+        return sum(value.nbytes for each in results for value in tensors(each).values())
 
     def _count(self, name: str, arrays: Sequence[Array], samples: Sequence[int]) -> None:
         """Count a tensor; together where that can be, because of a small one the calls cost more than the counting."""

@@ -108,10 +108,8 @@ def verify(
         raise ModelError(f"quantize: {'; '.join(reasons)}. {_advice(options)}; --accept-loss writes it all the same.")
     agreement = after["agreement_pct"]
     if metric is None and agreement is not None and agreement < NOTED_AGREEMENT_PCT:
-        notes = [
-            f"{100 - agreement:.1f} % of {count} samples change their class, by the float model's own probabilities "
-            f"{drop:.1f} points of accuracy: see `compress evaluate`"
-        ]
+        cost = "" if drop is None else f", by the float model's own probabilities {drop:.1f} points of accuracy"
+        notes = [f"{100 - agreement:.1f} % of {count} samples change their class{cost}: see `compress evaluate`"]
     return {
         "sqnr_db": after["sqnr_db"],
         "agreement_pct": agreement,

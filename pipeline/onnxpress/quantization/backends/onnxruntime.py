@@ -16,6 +16,7 @@ from onnxpress import artifact, graph, maps
 from onnxpress.artifact import Edit
 from onnxpress.errors import ModelError
 from onnxpress.export.passes.names import name_uniquely
+from onnxpress.quantization.forms import is_float
 from onnxpress.quantization.options import QuantizeOptions
 from onnxpress.scratch import temporary
 from onnxpress.session import onnxruntime
@@ -26,7 +27,7 @@ TYPES = {"int8": "QInt8", "uint8": "QUInt8", "int16": "QInt16", "uint16": "QUInt
 def measured(model: ir.Model) -> list[str]:
     """Return the tensors whose ranges onnxruntime may ask for: every float32 tensor of the main graph."""
     values = [*model.graph.inputs, *(value for node in model.graph for value in node.outputs)]
-    return [value.name or "" for value in values if value.dtype == ir.DataType.FLOAT and value.name]
+    return [value.name or "" for value in values if is_float(value) and value.name]
 
 
 def write(model: ir.Model, ranges: Mapping[str, tuple[float, float]], options: QuantizeOptions) -> Edit:
