@@ -9,13 +9,13 @@ import onnx_ir as ir
 
 
 def from_proto(proto: onnx.ModelProto) -> ir.Model:
-    """Return a model made from a proto, whose values that hold maps lose their type.
+    """Return a model made from a proto, whose computed values that hold maps lose their type.
 
     Raises:
         Exception: what ``onnx_ir.from_proto`` raises.
     """
     for graph in _graphs(proto.graph):
-        for value in (*graph.input, *graph.output, *graph.value_info):
+        for value in (*graph.output, *graph.value_info):
             if _holds_map(value.type):
                 value.ClearField("type")
     return ir.from_proto(proto)

@@ -154,8 +154,11 @@ class Fidelity:
         """Return the 95 % intervals of ``agreement_pct, cosine, cosine_p01, sqnr_db``; None where there is none."""
         cosines = np.array(self.cosines)
         known = len(cosines) > 0 and bool(np.isfinite(cosines).all())
-        answered = self.agreement_pct is not None
-        agreed = [100 * end for end in share_interval(self.agreed, self.compared)] if answered else None
+        agreed = None
+        if self.agreement_pct is not None:  # of a sample with many values, as a mask, a part may agree
+            low, _ = share_interval(math.floor(self.agreed), self.compared)
+            _, high = share_interval(math.ceil(self.agreed), self.compared)
+            agreed = [100 * low, 100 * high]
         return {
             "agreement_pct": agreed,
             "cosine": value_interval(cosines, cosines, mean).ci95 if known else None,
