@@ -257,7 +257,7 @@ def user_results(text: str, sessions: Mapping[str, Any]) -> dict[str, Any]:
             raise DataError(f"metric {text}: fails on {variant!r}: {type(error).__name__}: {error}") from error
         try:
             results[variant] = _returned(result)
-        except (LookupError, TypeError, ValueError, OverflowError) as error:
+        except (DataError, LookupError, TypeError, ValueError, OverflowError) as error:
             raise DataError(
                 f"metric {text}: returns {shortened(result)} for {variant!r}. Return a number, an array with one "
                 "number per sample, or a mapping of metric, output and labels."
