@@ -90,7 +90,7 @@ def render(document: dict[str, Any]) -> list[str]:
         *(f"  input  {value}" for value in document["inputs"]),
         *(f"  output {value}" for value in document["outputs"]),
         f"  {document['parameters']:,} parameters, {_macs(document['macs'])} MACs for one sample"
-        + (f" ({document['free_axes']})" if document["free_axes"] else ""),
+        + (f" (free axes: {document['free_axes']}; --shape NAME=SIZE)" if document["free_axes"] else ""),
         "  weights: "
         + ", ".join(f"{format_bytes(size)} {dtype}" for dtype, size in document["bytes_by_dtype"].items()),
         "  operators: " + ", ".join(f"{name} {count}" for name, count in document["operators"].items()),

@@ -58,7 +58,7 @@ def stated(model: ir.Model, given: Mapping[str, int]) -> str:
     free = free_axes(model)
     open_axes = [name for name in free if name not in given]
     words = [f"{name} = {given[name]}" for name in free if name in given]
-    words += [f"{', '.join(open_axes)} = 1 (--shape NAME=SIZE)"] if open_axes else []
+    words += [f"{', '.join(open_axes)} = 1"] if open_axes else []
     return ", ".join(words)
 
 

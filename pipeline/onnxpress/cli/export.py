@@ -64,5 +64,6 @@ def export(
             f"matches {check.against} on {len(check.shapes)} shapes: largest error {check.max_abs_error:.2g} absolute, "
             f"{check.max_rel_error:.2g} relative"
         )
+    lines += [f"  left alone: {skip.op} {skip.where}: {skip.reason}" for skip in exported.edit.skipped]
     facts = {} if check is None else {"max_abs_error": check.max_abs_error, "max_rel_error": check.max_rel_error}
     result.show(lines, step_document("export", output, made, exported.edit) | facts)

@@ -16,7 +16,7 @@ from onnxpress.export.passes import shapes
 from onnxpress.export.passes.batchnorm import fold_batchnorm, left
 from onnxpress.export.passes.branches import inline_branches
 from onnxpress.export.passes.constants import lift, remove_from_inputs
-from onnxpress.export.passes.duplicates import merge_nodes, tie_weights
+from onnxpress.export.passes.duplicates import merge_nodes, stored_twice, tie_weights
 from onnxpress.export.passes.folding import fold_constants
 from onnxpress.export.passes.form import normal_form
 from onnxpress.export.passes.identities import remove_identities
@@ -47,8 +47,8 @@ def prepare(model: ir.Model, *, opset: int | None = None) -> Edit:
         opset: The operator set to convert to. By default a model keeps its own if that is at least 13, else it gets 17.
 
     Returns:
-        The prepared model, the names of what was changed or removed, each BatchNormalization that could not be folded,
-        and as facts ``nodes_before``, ``nodes_after``, ``opset_before`` and ``opset_after`` (nodes in subgraphs count).
+        The prepared model, the names of what was changed or removed, each BatchNormalization that could not be folded
+        and each weight that is stored twice, and as facts ``nodes_before``, ``nodes_after``, ``opset_before`` and ``opset_after`` (nodes in subgraphs count).
 
     Raises:
         UsageError: the opset asked for does not exist or is older than 13.
@@ -72,7 +72,12 @@ def prepare(model: ir.Model, *, opset: int | None = None) -> Edit:
     changed += name_uniquely(prepared)
     shapes.restore(prepared, stated)
     facts |= {"nodes_after": _count(prepared), "opset_after": graph.opset(prepared)}
-    return Edit(model=prepared, changed=tuple(dict.fromkeys(changed)), skipped=tuple(left(prepared)), facts=facts)
+    return Edit(
+        model=prepared,
+        changed=tuple(dict.fromkeys(changed)),
+        skipped=(*left(prepared), *stored_twice(prepared)),
+        facts=facts,
+    )
 
 
 def _count(model: ir.Model) -> int:

@@ -28,8 +28,10 @@ class Table:
 
 def sizes(report: Report) -> Table:
     """Return what each model file holds."""
+    free = next((axes for variant in report.variants if (axes := variant.get("free_axes"))), None)
+    of = "MACs are of one sample" + (f" with {free} (model.shape in the recipe)." if free else ".")
     return Table(
-        caption="Model files. Ratio and counts are exact.",
+        caption=f"Model files. Ratio and counts are exact. {of}",
         headings=("variant", "steps", "size", "ratio", "parameters", "MACs", "opset"),
         words=2,
         rows=tuple(

@@ -131,5 +131,5 @@ def test_inspect_counts_every_layer_and_free_axes_as_given(tmp_path: Path) -> No
     assert [layer["macs"] for layer in found["layers"]] == [5 * 32 * 64, 4 * 5 * 16 * 16, 4 * 5 * 5 * 16]
     assert found["macs"] == sum(layer["macs"] for layer in found["layers"])
     assert found["quantizable"]["nodes"] == 1 and len(found["quantizable"]["refused"]) == 2
-    assert found["free_axes"] == "N = 1 (--shape NAME=SIZE)"
-    assert any("MACs for one sample (N = 1 (--shape NAME=SIZE))" in line for line in render(found))
+    assert found["free_axes"] == "N = 1"
+    assert any("MACs for one sample (free axes: N = 1; --shape NAME=SIZE)" in line for line in render(found))

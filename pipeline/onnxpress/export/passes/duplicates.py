@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import ChainMap
 from collections.abc import Hashable
 
@@ -9,11 +10,14 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxpress import graph
+from onnxpress.artifact import Skip
 from onnxpress.export.passes.rewiring import NONDETERMINISTIC, remove
 from onnxpress.export.protos import INLINE_BYTES
 
 KEPT = NONDETERMINISTIC | {"DequantizeLinear", "QuantizeLinear"}
 FINGERPRINT_ELEMENTS = 1024
+LARGE_BYTES = 1_000_000
+"""A smaller weight that is stored twice is not worth a word."""
 PLAIN = (
     ir.AttributeType.FLOAT,
     ir.AttributeType.FLOATS,
@@ -104,6 +108,24 @@ def tie_weights(model: ir.Model) -> list[str]:
         main.initializers.pop(value.name or "")
         changed.append(value.name or "")
     return changed
+
+
+def stored_twice(model: ir.Model) -> list[Skip]:
+    """Name the large matrices that are stored as they are and transposed, as is a table that is also multiplied by."""
+    matrices = [
+        (value, tensor)
+        for value in model.graph.initializers.values()
+        if (tensor := value.const_value) is not None and len(tensor.shape) == 2 and tensor.nbytes >= LARGE_BYTES
+    ]
+    found = []
+    for (value, tensor), (other, turned) in itertools.combinations(matrices, 2):
+        if tensor.dtype != turned.dtype or list(tensor.shape) != list(turned.shape)[::-1]:
+            continue
+        one, two = tensor.numpy(), turned.numpy()
+        if np.array_equal(one[:, 0], two[0]) and np.array_equal(one.T, two):
+            reason = f"is {value.name} transposed, for a product: {turned.nbytes / 1e6:.1f} MB are stored twice"
+            found.append(Skip(where=other.name or "", op="weight", reason=reason))
+    return found
 
 
 def _fingerprint(tensor: ir.TensorProtocol) -> bytes:

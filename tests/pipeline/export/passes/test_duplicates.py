@@ -130,3 +130,14 @@ def test_zeros_of_two_signs_are_not_tied(build: Build) -> None:
     plus = np.zeros((2, 2), np.float32)
     model = build("g (float[N,2] x) => (float[N,2] y) { a = Div(x, p)  y = Div(a, m) }", {"p": plus, "m": -plus})
     assert sorted(prepare(model).model.graph.initializers) == ["m", "p"]
+
+
+def test_a_table_that_is_also_multiplied_by_is_named(build: Build, rng: np.random.Generator) -> None:
+    """An embedding tied to the layer before the output: its transpose is a weight of its own."""
+    model = build(
+        "g (int64[N,3] ids) => (float[N,3,1000] y) { e = Gather(w, ids) "
+        "t = Transpose<perm=[1,0]>(w) y = MatMul(e, t) }",
+        {"w": rng.normal(size=(1000, 256)).astype(np.float32)},
+    )
+    (skip,) = prepare(model).skipped
+    assert skip.where == "t" and skip.reason == "is w transposed, for a product: 1.0 MB are stored twice"
