@@ -48,7 +48,8 @@ def prepare(model: ir.Model, *, opset: int | None = None) -> Edit:
 
     Returns:
         The prepared model, the names of what was changed or removed, each BatchNormalization that could not be folded
-        and each weight that is stored twice, and as facts ``nodes_before``, ``nodes_after``, ``opset_before`` and ``opset_after`` (nodes in subgraphs count).
+        and each weight that is stored twice. Facts are ``nodes_before``, ``nodes_after``, ``opset_before`` and
+        ``opset_after`` (nodes in subgraphs count).
 
     Raises:
         UsageError: the opset asked for does not exist or is older than 13.
