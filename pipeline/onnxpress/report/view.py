@@ -88,7 +88,7 @@ def headings(report: Report) -> tuple[Cell, ...]:
         Cell(text=metric_name(report), detail="drop", interval="[95%]"),
         Cell(text="agrees", detail="SQNR"),
         Cell(text="$ / 1M", detail="ratio"),
-        Cell(text="int8 / float"),
+        Cell(text="int8", detail="/ float"),
         Cell(text="verdict", detail="checks"),
     )
 
