@@ -9,6 +9,7 @@ import argparse
 import gc
 import importlib
 import json
+import math
 import multiprocessing
 import os
 import pkgutil
@@ -16,6 +17,7 @@ import shlex
 import shutil
 import sys
 import tempfile
+import time
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -59,6 +61,7 @@ def main() -> int:
     parser.add_argument("--kind", action="append", choices=KINDS, help="again for more; default all")
     parser.add_argument("--only", type=int, help="one input by its number")
     parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--minutes", type=float, default=math.inf, help="stop after this time, with what was done")
     parser.add_argument("--limit", type=float, default=running.TIME_LIMIT_S, help="seconds for one input")
     parser.add_argument("--failures", type=Path, default=Path(tempfile.gettempdir()) / "fuzz-failures")
     chosen = parser.parse_args()
@@ -88,11 +91,13 @@ def fuzz(chosen: argparse.Namespace, kinds: list[str], scratch: Path) -> list[Fo
     )
     numbers = range(chosen.count) if chosen.only is None else [chosen.only]
     tasks = [(plan, kinds[0] if chosen.only is not None else kinds[number % len(kinds)], number) for number in numbers]
-    found = []
+    found, begun = [], time.monotonic()
     for one in results(tasks, chosen.jobs):
         found.append(one)
         for fault in one.faults:
             print(f"{one.kind} {one.number}: {fault}", flush=True)
+        if time.monotonic() - begun > 60 * chosen.minutes:
+            break
     return found
 
 
