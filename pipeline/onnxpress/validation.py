@@ -6,17 +6,15 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import yaml
+from pydantic import BaseModel, ValidationError
 
 from onnxpress.errors import UsageError, did_you_mean
 from onnxpress_calibration.documents import YAML_BYTES, DocumentError, parse_yaml, read_bytes, shortened
 
-if TYPE_CHECKING:  # a gate on a finished report reads YAML, and needs no pydantic
-    from pydantic import BaseModel, ValidationError
-
-Options = TypeVar("Options", bound="BaseModel")
+Options = TypeVar("Options", bound=BaseModel)
 Location = Sequence[str | int]
 LONGEST = 300
 """Characters of a message."""
@@ -28,8 +26,6 @@ def options(model: type[Options], values: Mapping[str, Any]) -> Options:
     Raises:
         UsageError: a value is wrong.
     """
-    from pydantic import ValidationError
-
     try:
         return model.model_validate({name: value for name, value in values.items() if value is not None})
     except ValidationError as error:
@@ -73,8 +69,6 @@ def read_mapping(path: Path, model: type[BaseModel]) -> dict[str, Any]:
     Raises:
         UsageError: there is no such file, it is not YAML, or a key or value is wrong; the message names the line.
     """
-    from pydantic import ValidationError
-
     found = read_yaml(path, "settings")
     if not isinstance(found.value, dict):
         raise UsageError(f"settings {path}: must be a mapping of names to values, for example `pue: 1.2`.")
@@ -116,8 +110,6 @@ def keys(model: type[BaseModel]) -> list[str]:
 
 def _owner(model: type[BaseModel], location: Location) -> type[BaseModel]:
     """Return the model that a location leads to."""
-    from pydantic import BaseModel
-
     for part in location:
         field = model.model_fields.get(str(part))
         kinds = [] if field is None else [field.annotation, *getattr(field.annotation, "__args__", ())]
