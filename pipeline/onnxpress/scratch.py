@@ -172,8 +172,16 @@ def _remove(path: Path) -> None:
     _mine.discard(path)
 
 
+def without_scratch(text: str) -> str:
+    """Return a message that names files in scratch folders by where they are to be."""
+    return re.sub(rf"{_NAME}/", "", text)
+
+
+_NAME = r"\.onnxpress-[0-9a-f]{12}"
+
+
 def _is_scratch(path: Path) -> bool:
-    return re.fullmatch(r"\.onnxpress-[0-9a-f]{12}", path.name) is not None
+    return re.fullmatch(_NAME, path.name) is not None
 
 
 @contextmanager

@@ -66,3 +66,22 @@ def test_onnxruntime_reports_to_nobody_unless_the_user_wants_it(path: Path, monk
     monkeypatch.setenv("ORT_DISABLE_TELEMETRY", "0")
     session.open_session(path)
     assert os.environ["ORT_DISABLE_TELEMETRY"] == "0"
+
+
+@pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
+def test_a_provider_that_does_not_work_prints_nothing(
+    path: Path, provider: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    if session.provider_file(provider).NAME not in session.onnxruntime().get_available_providers():
+        pytest.skip("not in this onnxruntime")
+    try:
+        session.open_session(path, SessionOptions(provider=provider))
+    except UsageError as error:
+        assert "does not work here" in str(error)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_model_that_goes_meanwhile_is_the_users_to_look_for(path: Path) -> None:
+    path.unlink()
+    with pytest.raises(UsageError, match="is not there any more"):
+        session.open_session(path)

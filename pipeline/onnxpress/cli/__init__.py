@@ -37,7 +37,7 @@ from onnxpress.cli import (
 from onnxpress.printing import one_line
 from onnxpress.quiet import hushed
 from onnxpress.scratch import explain as system_says
-from onnxpress.scratch import remove_mine
+from onnxpress.scratch import remove_mine, without_scratch
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110, "show_default": True}
 
@@ -103,14 +103,14 @@ def explain(error: Exception, *, verbose: bool) -> int:
     """Print an error and return its exit code."""
     known = getattr(error, "exit_code", None)
     if isinstance(known, int):
-        click.echo(one_line(f"error: {error}"), err=True)
+        click.echo(one_line(f"error: {without_scratch(str(error))}"), err=True)
         return known
     if isinstance(error, MemoryError):
         click.echo("error: out of memory. Use a smaller batch or a machine with more memory.", err=True)
         return 3
     if isinstance(error, OSError) and error.errno is not None:  # the system refuses something to every program
         place = f"{error.filename}: " if error.filename else ""
-        click.echo(one_line(f"error: {place}{system_says(error, 'Check the path.')}"), err=True)
+        click.echo(one_line(f"error: {without_scratch(place)}{system_says(error, 'Check the path.')}"), err=True)
         return 2
     if verbose:
         traceback.print_exception(error)

@@ -170,13 +170,13 @@ def test_a_model_that_does_not_load_is_not_left_behind(
 
     def broken(model: Any, *args: Any) -> Any:
         if isinstance(model, Path) and model.name == "out.onnx":
-            raise ModelError("does not load")
+            raise ModelError(f"model {model}: does not load")
         return load(model, *args)
 
     monkeypatch.setattr(session, "open_session", broken)
     before = sorted(place.iterdir())
     ended = compress(*words, "-q", "--json", "out.json")
-    assert ended.code == 3 and "does not load" in ended.err
+    assert ended.code == 3 and ended.err == "error: model out.onnx: does not load\n"
     assert sorted(place.iterdir()) == before
 
 
