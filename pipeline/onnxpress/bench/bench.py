@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from onnxpress.bench.process import WorkerProcess
 from onnxpress.bench.protocol import Advance, Meter, Variant
 from onnxpress.bench.result import Bench
 from onnxpress.bench.scenarios import BATCHES, PAIRED, SERVER, SWEEP, Scenario
+from onnxpress.bench.statistics import MIN_PROCESSES
 from onnxpress.errors import UsageError, did_you_mean
 from onnxpress.scratch import temporary
 from onnxpress_calibration.dataset import Dataset
@@ -227,16 +229,22 @@ def _energy(start: Start, name: str, layout: Layout, gpu: nvml.Nvml | None, run_
     ]
     if not counters:
         return energy.Energy(source=energy.UNAVAILABLE)
-    with closing(start(name, layout)) as worker:
-        worker.load()
-        worker.warm_up(batch)
 
-        def work(seconds: float) -> int:
-            runs = math.ceil(1e3 * seconds / run_ms)
-            worker.measure(batch, runs)
-            return runs * batch
+    def works() -> Iterator[Callable[[float], int]]:
+        for _ in range(MIN_PROCESSES):
+            with closing(start(name, layout)) as worker:
+                worker.load()
+                worker.warm_up(batch)
+                yield partial(_work, worker, batch, run_ms)
 
-        return energy.measure(counters, work, clock=time.perf_counter, sleep=time.sleep)
+    return energy.measure(counters, works(), clock=time.perf_counter, sleep=time.sleep)
+
+
+def _work(worker: WorkerProcess, batch: int, run_ms: float, seconds: float) -> int:
+    """Run a model for about so many seconds; return how many samples that were."""
+    runs = math.ceil(1e3 * seconds / run_ms)
+    worker.measure(batch, runs)
+    return runs * batch
 
 
 def _served(start: Start, name: str, options: BenchOptions, threads: int, batch: int) -> Mapping[str, Any] | None:

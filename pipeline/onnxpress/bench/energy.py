@@ -7,10 +7,14 @@ containers and absent in most virtual machines; then there is no number, and the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Protocol
+
+from onnxpress.bench.statistics import MIN_PROCESSES
+from onnxpress.intervals import student_interval
 
 RAPL = Path("/sys/class/powercap")
 UNAVAILABLE = "unavailable"
@@ -39,6 +43,8 @@ class Energy:
     """Beyond what the idle machine draws."""
     idle_w: float | None = None
     window_s: float | None = None
+    bounds: tuple[float, float] | None = None
+    """Between which ``j_per_inference`` lies, at 95% at least; None from fewer than `MIN_PROCESSES`."""
 
 
 class Rapl:
@@ -80,16 +86,16 @@ def rapl(root: Path = RAPL) -> Rapl | None:
 
 def measure(
     counters: Sequence[Counter],
-    work: Callable[[float], int],
+    works: Iterable[Callable[[float], int]],
     *,
     clock: Callable[[], float],
     sleep: Callable[[float], object],
 ) -> Energy:
-    """Measure what one sample draws: the machine idle for a while, then working for as long.
+    """Measure what one sample draws: the machine idle for a while, then working for as long, in several processes.
 
     Args:
         counters: What counts; none gives ``unavailable``.
-        work: Runs the model for about so many seconds and returns how many samples that were.
+        works: One for each process: runs the model for about so many seconds and returns how many samples that were.
         clock: Seconds.
         sleep: Waits for seconds.
 
@@ -110,11 +116,15 @@ def measure(
         return 0
 
     idle_j, idle_s, _ = drawn(idle)
-    gross_j, seconds, samples = drawn(lambda: work(window_s))
+    parts = [drawn(lambda work=work: work(window_s)) for work in works]  # type: ignore[misc]
+    gross = [gross_j / samples for gross_j, _, samples in parts]
     return Energy(
         source="+".join(counter.name for counter in counters),
-        j_per_inference=gross_j / samples,
-        net_j_per_inference=(gross_j - idle_j / idle_s * seconds) / samples,
+        j_per_inference=fmean(gross),
+        net_j_per_inference=fmean(
+            (gross_j - idle_j / idle_s * seconds) / samples for gross_j, seconds, samples in parts
+        ),
         idle_w=idle_j / idle_s,
-        window_s=seconds,
+        window_s=sum(seconds for _, seconds, _ in parts),
+        bounds=student_interval(gross) if len(gross) >= MIN_PROCESSES else None,
     )

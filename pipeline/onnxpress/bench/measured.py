@@ -80,6 +80,8 @@ class Measured:
         for name, values in samples.items():
             if len(values) >= MIN_PROCESSES:
                 found[name] = list(student_interval(values))
+        if self.energy.bounds is not None:
+            found["energy"] = list(self.energy.bounds)
         return found
 
     def _summary(self, scenario: str) -> dict[str, Any] | None:

@@ -104,9 +104,7 @@ def first_result(subject: Subject) -> Estimate | None:
 
 def energy(subject: Subject) -> Estimate | None:
     """Return the joules an inference takes; None where the machine does not tell."""
-    return subject.timed(
-        "energy", "energy", "j_per_inference", why="energy is counted in one process, which does not tell how it varies"
-    )
+    return subject.timed("energy", "energy", "j_per_inference")
 
 
 def priced(field: str) -> Read:

@@ -1,6 +1,8 @@
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from onnxpress.bench import energy
@@ -30,23 +32,37 @@ class Machine:
 
 def test_net_energy_is_what_the_idle_machine_does_not_draw() -> None:
     machine = Machine()
-    found = energy.measure([machine], machine.work, clock=lambda: machine.now, sleep=machine.sleep)
-    assert found.source == "meter" and found.window_s == 4
+    found = energy.measure([machine], [machine.work] * 3, clock=lambda: machine.now, sleep=machine.sleep)
+    assert found.source == "meter" and found.window_s == 12
     assert found.idle_w == pytest.approx(10)
     assert found.j_per_inference == pytest.approx(35 / 50)
     assert found.net_j_per_inference == pytest.approx(25 / 50)
 
 
+def test_energy_has_an_interval_over_processes() -> None:
+    machine = Machine()
+
+    def work(factor: float) -> Callable[[float], int]:
+        return lambda seconds: round(factor * machine.work(seconds))
+
+    found = energy.measure([machine], map(work, (1.0, 1.25, 0.8)), clock=lambda: machine.now, sleep=machine.sleep)
+    assert found.j_per_inference == pytest.approx(0.7 * (1 + 0.8 + 1.25) / 3)
+    low, high = found.bounds or (0, 0)
+    assert (high - low) / 2 == pytest.approx(4.3027 * 0.7 * np.std([1, 0.8, 1.25], ddof=1) / np.sqrt(3), rel=1e-4)
+    few = energy.measure([machine], [machine.work], clock=lambda: machine.now, sleep=machine.sleep)
+    assert few.bounds is None
+
+
 def test_counters_add_up() -> None:
     machine = Machine()
-    found = energy.measure([machine, machine], machine.work, clock=lambda: machine.now, sleep=machine.sleep)
+    found = energy.measure([machine, machine], [machine.work] * 3, clock=lambda: machine.now, sleep=machine.sleep)
     assert found.j_per_inference == pytest.approx(2 * 35 / 50)
     assert found.source == "meter+meter"
 
 
 def test_without_a_counter_there_is_no_number() -> None:
     machine = Machine()
-    found = energy.measure([], machine.work, clock=lambda: machine.now, sleep=machine.sleep)
+    found = energy.measure([], [machine.work], clock=lambda: machine.now, sleep=machine.sleep)
     assert found == energy.Energy(source="unavailable")
     assert machine.now == 0  # and no time is spent
 
