@@ -167,6 +167,22 @@ def test_looking_early_and_often_hardly_raises_false_alarms(between: float) -> N
     assert sum(outcomes) <= 24 and len(outcomes) - sum(outcomes) <= 24
 
 
+@pytest.mark.parametrize(("change", "expected"), [(1.0, "pass"), (1.1, "fail")])
+def test_a_tenth_more_is_found_and_the_same_model_passes_with_few_pairs(change: float, expected: str) -> None:
+    """Processes differ by 1%, the limit is 5%: looks from 24 pairs on end it, mostly at once."""
+    random, pairs = np.random.default_rng(0), []
+    for _ in range(100):
+        groups = np.log(change) + random.normal(0, 0.005, (10, 6)) + random.normal(0, 0.01, (10, 1))
+        for count in range(4, 11):
+            ratio = center(list(groups[:count]), EARLY_CONFIDENCE if count < 10 else CONFIDENCE).exp()
+            found = "fail" if ratio.low > 1.05 else "pass" if ratio.high <= 1.05 else "inconclusive"
+            if found != "inconclusive":
+                break
+        assert found == expected
+        pairs.append(6 * count)
+    assert np.mean(pairs) < 30
+
+
 def test_fewer_than_three_processes_decide_nothing() -> None:
     variants = {"float": variant(noisy(2, 1)[:2]), "int8": variant(noisy(1, 2)[:2])}
     found = compare(variants, "float", "int8", "single", PAIRED["single"])
