@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from onnxpress.cli.shared import INPUT, Result, axis_sizes, common, shape_option
+from onnxpress.cli.shared import INPUT, Result, axis_sizes, blaming, common, shape_option
 
 
 @click.command()
@@ -25,5 +25,6 @@ def inspect(model: Path, shape: tuple[str, ...], result: Result) -> None:
         described = profile_inspection.document(Profile.read(model))
         result.show(profile_inspection.render(described, model), described)
         return
-    found = inspection.inspect(model, axis_sizes(shape))
+    with blaming(model):
+        found = inspection.inspect(model, axis_sizes(shape))
     result.show(inspection.render(found), found)

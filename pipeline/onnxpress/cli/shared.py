@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -213,10 +214,43 @@ def transform(
     from onnxpress.export.prepare import prepare
 
     given = artifact.read(model)
-    with result.progress.task(f"{entry['step']} {model}"):
+    with result.progress.task(f"{entry['step']} {model}"), blaming(model):
         edit = work(prepare(artifact.load(model)).model)
         entry = entry | {"input_sha256": given.sha256, "versions": provenance.versions()}
         return result.save(edit.model, output, entry), edit
+
+
+@contextmanager
+def blaming(model: Path) -> Iterator[None]:
+    """Where the block fails, ask whether onnxruntime can run the model: if not, the fault is not ours.
+
+    Raises:
+        ModelError: it is the model's.
+    """
+    from onnxpress.errors import ModelError
+
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        try:
+            _run_once(model)
+        except ModelError as reason:
+            raise ModelError(f"model {model}: onnxruntime cannot run it: {reason}") from error
+        raise
+
+
+def _run_once(model: Path) -> None:
+    """Run a model on a random sample.
+
+    Raises:
+        ModelError: it cannot be run.
+    """
+    from onnxpress import artifact
+    from onnxpress.bench import inputs
+    from onnxpress.session import open_session, run
+
+    fed = inputs.prepare({"model": artifact.load(model)}, baseline="model", data=None, seed=0)
+    run(open_session(model), fed.samples[0])
 
 
 def axis_sizes(given: tuple[str, ...]) -> dict[str, int]:

@@ -263,3 +263,20 @@ def test_preprocessing_is_an_option(compress: Callable[..., Any], tmp_path: Path
     assert ended.code == 0 and json.loads(ended.out)["data"]["samples"] == 2, ended.err
     ended = compress(*words, "size: 32, colour: gray")
     assert ended.code == 3 and "unknown key 'colour'. Did you mean 'color'?" in ended.err
+
+
+def test_a_fault_is_the_models_where_the_runtime_cannot_run_it_either(
+    tmp_path: Path, compress: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = """<ir_version: 8, opset_import: ["": 17]> g (float[N,4] x) => (float[N,M] y)
+    <float[4,3] w = {1,2,3,4,5,6,7,8,9,1,2,3}> { y = MatMul(x, w) }"""
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "good.onnx")
+    onnx.save(onnx.parser.parse_model(text.replace("x, w", "w, x")), tmp_path / "bad.onnx")
+
+    def fail(*_: object) -> None:
+        raise IndexError("of ours")
+
+    monkeypatch.setattr("onnxpress.inspection.inspect", fail)
+    good, bad = (compress("inspect", tmp_path / name) for name in ("good.onnx", "bad.onnx"))
+    assert good.code == 5 and "IndexError: of ours" in good.err
+    assert bad.code == 3 and "onnxruntime cannot run it" in bad.err and bad.err.count("\n") == 1
