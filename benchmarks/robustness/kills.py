@@ -222,9 +222,13 @@ def main() -> None:
             if name not in usual_s:
                 place.clear()
                 usual_s[name] = place.run(COMMANDS[name])
-            for fault in trial(place, name, usual_s[name], random.Random(f"{arguments.seed} {index}")):  # noqa: S311
-                faults += 1
+            try:
+                found = list(trial(place, name, usual_s[name], random.Random(f"{arguments.seed} {index}")))  # noqa: S311
+            except RuntimeError as error:
+                found = [str(error)]
+            for fault in found:
                 print(f"trial {index} ({name}, --seed {arguments.seed}): {fault}", flush=True)
+            faults += len(found)
             done[name] += 1
     print(
         f"{sum(done.values())} kills ({', '.join(f'{name} {count}' for name, count in done.items())}): {faults} faults"

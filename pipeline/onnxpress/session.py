@@ -110,7 +110,8 @@ def open_session(model: Path | ir.Model, options: SessionOptions | None = None) 
         settings.enable_profiling = True
         settings.profile_file_prefix = str(options.profile_prefix)
     # Providers of other devices compile kernels, or whole engines, for minutes.
-    nbytes, held = (model.stat().st_size if options.provider == "cpu" else math.inf), watch.own_bytes()
+    known = options.provider == "cpu" and model.is_file()
+    nbytes, held = (model.stat().st_size if known else math.inf), watch.own_bytes()
     try:
         with (
             watch.native("loading the model in onnxruntime", nbytes),

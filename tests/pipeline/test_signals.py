@@ -5,26 +5,29 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import onnx.parser
 import pytest
 
 from onnxpress import signals
 
+Compress = Callable[..., Any]
+
 
 @pytest.mark.parametrize("number", signals.ENDING)
 def test_a_signal_is_an_interrupt_once_and_not_again_while_it_is_tidied_up(number: signal.Signals) -> None:
     tidied = False
-    with pytest.raises(signals.Interrupted) as caught, signals.interrupting():
+    with pytest.raises(KeyboardInterrupt), signals.interrupting() as arrived:
         try:
             signal.raise_signal(number)
         finally:
             for each in signals.ENDING:
                 signal.raise_signal(each)
             tidied = True
-    assert tidied and caught.value.exit_code == 128 + number
-    assert isinstance(caught.value, KeyboardInterrupt)
+    assert tidied and arrived == [number]
 
 
 def test_what_was_ignored_stays_ignored_and_handlers_come_back() -> None:
@@ -36,6 +39,23 @@ def test_what_was_ignored_stays_ignored_and_handlers_come_back() -> None:
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_an_interrupt_that_a_library_makes_another_error_of_is_still_one(
+    compress: Compress, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from onnxpress import inspection
+
+    def broken(*_: object) -> None:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except KeyboardInterrupt:
+            raise ImportError("initialization failed") from None
+
+    monkeypatch.setattr(inspection, "inspect", broken)
+    (tmp_path / "m.onnx").touch()
+    ended = compress("inspect", tmp_path / "m.onnx")
+    assert (ended.code, ended.err) == (128 + signal.SIGTERM, "interrupted; finished steps are kept\n")
 
 
 SLOW = """

@@ -8,8 +8,10 @@ missing, 5 internal error.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -65,16 +67,16 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         arguments = sys.argv[1:]
         watch.divide(arguments)
     verbose = any(argument in ("-v", "--verbose") for argument in arguments)
-    with signals.interrupting(), hushed(shown=verbose):
+    with signals.interrupting() as arrived, hushed(shown=verbose):
         try:
-            code = run_command(arguments, verbose=verbose)
+            code = run_command(arguments, arrived, verbose=verbose)
         finally:
             remove_mine()
     sys.exit(code)
 
 
-def run_command(arguments: list[str], *, verbose: bool) -> int:
-    """Run one command and return its exit code."""
+def run_command(arguments: list[str], arrived: Sequence[int], *, verbose: bool) -> int:
+    """Run one command and return its exit code; ``arrived`` is the signal that ended it."""
     try:
         cli.main(arguments, prog_name="compress", standalone_mode=False)
     except click.exceptions.Exit as stop:
@@ -89,13 +91,13 @@ def run_command(arguments: list[str], *, verbose: bool) -> int:
         hint = f" See `{context.command_path} -h`." if context is not None else ""
         click.echo(one_line(f"error: {error.format_message()}{hint}"), err=True)
         return error.exit_code
-    except (click.Abort, KeyboardInterrupt) as stop:
-        click.echo("interrupted; finished steps are kept", err=True)
-        return next((each.exit_code for each in (stop, stop.__cause__) if isinstance(each, signals.Interrupted)), 130)
     except BrokenPipeError:  # the reader of our output has gone: nothing to say to it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except Exception as error:
-        return explain(error, verbose=verbose)
+    except (Exception, KeyboardInterrupt) as error:
+        if isinstance(error, Exception) and not isinstance(error, click.Abort) and not arrived:
+            return explain(error, verbose=verbose)
+        click.echo("interrupted; finished steps are kept", err=True)
+        return 128 + (arrived[0] if arrived else signal.SIGINT)
     return 0
 
 
