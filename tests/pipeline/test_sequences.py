@@ -149,3 +149,13 @@ def test_outputs_of_other_names_are_one_line_or_a_users_metric(compress: Callabl
     assert ended.code == 3 and "output 'y': 'n' has none of this name, only ['z']" in ended.err
     Path("own.py").write_text("def count(session):\n    return float(len(session.get_outputs()))\n")
     assert compress(*["evaluate", "m.onnx", "n.onnx", "--data", "d.npz", "--metric", "own.py:count"]).code == 0
+
+
+@pytest.mark.usefixtures("_folder")
+def test_the_gate_does_not_advise_to_measure_what_boxes_do_not_have(compress: Callable[..., Any]) -> None:
+    write("boxes", Path("m.onnx"))
+    write("boxes", Path("n.onnx"), limit=0.6)
+    policy = "schema: onnxpress.policy/1\nrules:\n  fidelity.agreement: [error, {min: 90%}]\n"
+    Path("compress-gate.yaml").write_text(policy)
+    ended = compress(*["gate", "n.onnx", "--baseline", "m.onnx", "--data", "d.npz"])
+    assert ended.code == 4 and "boxes are no class scores" in " ".join(ended.out.split()), ended

@@ -274,6 +274,8 @@ class _Judge:
         source, from_recipe = self.kind.source, "path" in self.report.recipe
         if source is SOURCES["bench"] and self.report.bench is not None:
             return "The benchmark ran, and this machine does not tell it: measure on one that does"
+        if source is SOURCES["evaluation"] and self.report.evaluation is not None:
+            return "These outputs do not give it, as boxes are no class scores: bound another number of them"
         if from_recipe and source.recipe:
             return f"Add `{source.recipe}` to the recipe, and run it again"
         if source.options and not from_recipe:
