@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from onnxpress_calibration.documents import YAML_BYTES, DocumentError, parse_yam
 
 Options = TypeVar("Options", bound=BaseModel)
 Location = Sequence[str | int]
+_VALIDATOR = re.compile(r"[a-z-]+\[.*\]", re.DOTALL)
 LONGEST = 300
 """Characters of a message."""
 
@@ -89,11 +91,14 @@ def explain(error: ValidationError, model: type[BaseModel], root: yaml.Node | No
         at: Where in the document the model's values stand.
     """
     problem = error.errors(include_url=False)[0]
-    inner = [part for part in problem["loc"] if not (isinstance(part, str) and "[" in part)]
+    unknown = problem["type"] == "extra_forbidden"
+    # pydantic names its validators, too: function-before[…]. An unknown key is the user's, whatever it looks like.
+    end = len(problem["loc"]) - unknown
+    inner = [part for i, part in enumerate(problem["loc"]) if i >= end or not _VALIDATOR.fullmatch(str(part))]
     location = [*at, *inner]
     place = line_of(root, location)
     where = ".".join(str(part) for part in location)
-    if problem["type"] == "extra_forbidden":
+    if unknown:
         return f"{place}: unknown key {where!r}.{did_you_mean(str(inner[-1]), keys(_owner(model, inner[:-1])))}"
     if problem["type"] == "missing":
         return f"{place}: {where!r} is missing. Add it."

@@ -62,7 +62,7 @@ def main() -> int:
     parser.add_argument("--only", type=int, help="one input by its number")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--minutes", type=float, default=math.inf, help="stop after this time, with what was done")
-    parser.add_argument("--limit", type=float, default=running.TIME_LIMIT_S, help="seconds for one input")
+    parser.add_argument("--limit", type=float, default=running.TIME_LIMIT_S, help="seconds of CPU time for one input")
     parser.add_argument("--failures", type=Path, default=Path(tempfile.gettempdir()) / "fuzz-failures")
     chosen = parser.parse_args()
     kinds = chosen.kind or list(KINDS)
