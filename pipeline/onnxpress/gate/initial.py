@@ -200,13 +200,12 @@ def _bounds(kind: Kind, readings: Sequence[Reading], headroom: Decimal) -> Itera
         if changed and worst <= ruin:
             yield "max_drop", text
         return
-    if len(values) < len(readings):
-        return
-    if "max" in kind.bounds:
+    valued = len(values) == len(readings)
+    if valued and "max" in kind.bounds:
         highest = Decimal(max(value.high for value in values))
         same = kind.bounds == ("min", "max")  # neither way is better
         yield "max", _written(kind.unit, highest if same else highest * (1 + headroom), ROUND_CEILING)
-    elif "min" in kind.bounds:
+    elif valued and "min" in kind.bounds:
         lowest = _room_below(kind.unit, min(value.low for value in values), headroom)
         if lowest is not None:
             yield "min", _written(kind.unit, lowest, ROUND_FLOOR)

@@ -81,7 +81,7 @@ def test_init_gate_baseline_on_a_measured_pair(place: Path, compress: Compress) 
     words = ("float.onnx", "int8.onnx", "--data", "data.npz", "--metric", "top1", "--budget", "1s", "-q")
     assert compress("gate", "init", *words, "--headroom", "900%").code == 0
     policy = (place / "compress-gate.yaml").read_text()
-    assert "latency.p50: [error, {max: " in policy
+    assert "  latency.p50: [error, {max" in policy or "  # latency.p50: " in policy  # as far as a second decides
     assert "accuracy.top1: [error, {max_drop: " in policy
     ended = compress("gate", *words, "--out", "out", "--json", "-")
     document = json.loads(ended.out)
