@@ -150,7 +150,7 @@ def trial(place: Place, name: str, usual_s: float, draw: random.Random) -> Itera
     if not early and sent != signal.SIGKILL:
         if process.returncode not in (0, 1, 4, 128 + sent, -sent):
             yield f"exit code {process.returncode} after {sent.name}: {said}"
-        if "Traceback" in said:
+        if "Traceback" in said and "onnxpress/cli" in said:  # else Python itself was still starting
             yield f"traceback: {said}"
     yield from (f"process {each} lives on" for each in alive(process.pid))
     if sent != signal.SIGKILL and place.scratch() and process.returncode != -sent:  # -sent: before Python could listen

@@ -26,6 +26,7 @@ from onnxpress_calibration.dataset import Dataset
 from onnxpress_calibration.preprocessing import Preprocessing
 
 SCHEMA = "onnxpress.recipe/1"
+LONGEST_NAME = 200
 BASELINE = "float"
 """Name of the variant that is always there: the exported float model."""
 StepOptions = PruneOptions | DistillOptions | QuantizeOptions
@@ -128,8 +129,12 @@ class Recipe(BaseModel):
     def _checked(self) -> Recipe:
         """Resolve paths, and check what needs more than one key."""
         for name in self.variants:
-            if name == BASELINE or not name.replace("-", "").replace("_", "").replace(".", "").isalnum():
-                why = "is always there" if name == BASELINE else "must be letters, digits, '-', '_' and '.'"
+            usable = (
+                name.replace("-", "").replace("_", "").replace(".", "").isalnum() and len(name.encode()) <= LONGEST_NAME
+            )
+            if name == BASELINE or not usable:
+                letters = f"must be letters, digits, '-', '_' and '.', at most {LONGEST_NAME} bytes: it names a folder"
+                why = "is always there" if name == BASELINE else letters
                 raise UsageError(f"recipe {self.path}: variant {name!r}: the name {why}. Choose another one.")
         needs = [name for name, steps in self.variants.items() if any(needs_calibration(step) for step in steps)]
         if needs and self.data.calibration is None:

@@ -45,7 +45,8 @@ class InputText(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:  # noqa: ANN401
         """Take down what may be a path as an input."""
         text = str(super().convert(value, param, ctx))
-        _noted(ctx, READ).extend(Path(part) for part in (text, text.rpartition(":")[0]) if part)
+        file = text.rpartition(":")[0]
+        _noted(ctx, READ).extend(Path(part) for part in (text, file) if part == text or part.endswith(".py"))
         return text
 
 
