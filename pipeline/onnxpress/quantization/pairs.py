@@ -11,8 +11,7 @@ A pair cannot leave the 16 bits when its positive weights add up to 128 at most 
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 import onnx_ir as ir
@@ -73,23 +72,48 @@ def product_order(node: ir.Node, weight: Array) -> Array:
     return weight.T if node.op_type == "Gemm" and graph.attribute_int(node, "transB", 0) else weight
 
 
-def places(shape: Sequence[int], readers: Iterable[ir.Node]) -> list[Array]:
-    """Return for each reader of a weight which of its values, by their place in memory, each product takes, [K, M]."""
-    order = np.arange(math.prod(shape)).reshape(shape)
-    return [product_order(reader, order) for reader in readers]
+def cut(matrix: Array) -> None:
+    """Take from each pair, equally from both, what it exceeds `MOST` by, in place.
+
+    Args:
+        matrix: Whole numbers from -127 to 127 [K, M], of any dtype.
+    """
+    first, second = matrix[: len(matrix) // 2 * 2 : 2], matrix[1::2]
+    total = first + second  # of opposite signs it never exceeds anything
+    sign, excess = np.sign(total), np.maximum(np.abs(total) - MOST, 0)
+    half = excess // 2
+    second -= sign * half
+    first -= sign * (excess - half)
 
 
-def limits(integers: Array, orders: Iterable[Array]) -> tuple[Array, Array]:
+def clipped(integers: Array, readers: Iterable[ir.Node]) -> Array:
+    """Return the integers of a weight with every pair `cut`, in the order of each of the nodes that multiply with it.
+
+    To cut for one node only ever makes weights smaller, so those before it keep what they need.
+    """
+    result = integers.copy()
+    for reader in readers:
+        matrix = product_order(reader, result)
+        cut(matrix)
+        if reader.op_type == "Conv":  # whose matrix is a copy
+            positions = matrix.reshape(*result.shape[2:], *result.shape[1::-1])
+            result = np.ascontiguousarray(np.moveaxis(positions, (-1, -2), (0, 1)))
+    return result
+
+
+def limits(integers: Array, readers: Iterable[ir.Node]) -> tuple[Array, Array]:
     """Return (lowest, highest) integers of each weight with which no pair can saturate, of the weight's shape.
 
     A pair shares out equally what its nearest integers leave of `MOST`, or exceed it by.
 
     Args:
         integers: The weight on its grid, rounded to nearest.
-        orders: Of `places`: how each reader goes through it.
+        readers: The nodes that multiply with it, each in its own order.
     """
     lowest, highest = np.full(integers.shape, -MOST), np.full(integers.shape, MOST)
-    for rows in orders:
+    places = np.arange(integers.size).reshape(integers.shape)
+    for reader in readers:
+        rows = product_order(reader, places)
         for end, sign, tighter in ((highest, 1, np.minimum), (lowest, -1, np.maximum)):
             first, second = paired(np.maximum(sign * integers.reshape(-1)[rows], 0))
             share = first + (MOST - first - second) // 2

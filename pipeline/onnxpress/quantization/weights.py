@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
 
-from onnxpress.quantization.pairs import limits, places
+from onnxpress.quantization.pairs import clipped, cut, limits
 from onnxpress.quantization.params import Array, WeightGrid, along, dequantize_weight, quantize_weight
 from onnxpress.quantization.rounding import Reconstruction
 
 FACTORS = np.linspace(1, 2, 9)
 """By how much a scale may grow: with twice the scale no pair of 7 bits saturates."""
+CHUNK = 1 << 22
+"""Values that are tried at once."""
 
 
 class Weights:
@@ -79,20 +81,27 @@ class Weights:
         self, tensor: ir.TensorProtocol, axis: int | None, grid: WeightGrid, scale: Array
     ) -> tuple[Array, Array]:
         """Round a weight so that no pair of it saturates, with data together, where they were seen at it."""
-        weight, known = tensor.numpy().astype(np.float64), self._rounding.knows(tensor, axis)
+        weight, known = tensor.numpy().astype(np.float32, copy=False), self._rounding.knows(tensor, axis)
         energy = self._rounding.energy(tensor) if known else np.ones(1)
-        orders = places(weight.shape, self.limited[tensor])
-        self._note(tensor, weight / along(scale, axis, weight.ndim), grid, orders)
-        scale = _coarser(weight, axis, grid, scale, orders, energy)
-        steps = np.broadcast_to(along(scale, axis, weight.ndim), weight.shape)
-        nearest, lowest, highest = _nearest(weight / steps, grid, orders)
-        found = self._rounding.steps(tensor, steps, lowest, highest) if known else None
-        return (np.clip(nearest, lowest, highest) if found is None else found).astype(grid.zero_point.dtype), scale
+        readers = self.limited[tensor]
 
-    def _note(self, tensor: ir.TensorProtocol, steps: Array, grid: WeightGrid, orders: Sequence[Array]) -> None:
+        def fitted(integers: Array) -> Array:
+            return clipped(integers, readers)
+
+        scale, changed = _coarser(weight, axis, grid, scale, fitted, energy)
+        self._note(tensor, changed=changed)
+        steps = along(scale, axis, weight.ndim)
+        nearest = np.clip(np.rint(weight / steps), -grid.limit, grid.limit)
+        found = None
+        if known:
+            lowest, highest = limits(nearest.astype(np.int64), readers)
+            lowest, highest = np.maximum(lowest, -grid.limit), np.minimum(highest, grid.limit)
+            found = self._rounding.steps(tensor, np.broadcast_to(steps, weight.shape), lowest, highest)
+        return (fitted(nearest) if found is None else found).astype(grid.zero_point.dtype), scale
+
+    def _note(self, tensor: ir.TensorProtocol, *, changed: bool) -> None:
         """Remember the readers of a weight whose nearest integers would saturate."""
-        nearest, lowest, highest = _nearest(steps, grid, orders)
-        if (nearest != np.clip(nearest, lowest, highest)).any():
+        if changed:
             self.avoided |= dict.fromkeys(node.name or "" for node in self.limited[tensor])
 
     def recurrent(self, tensor: ir.TensorProtocol, grid: WeightGrid, *, per_tensor: bool) -> tuple[Array, Array]:
@@ -113,25 +122,26 @@ class Weights:
                 matrix, axis = np.ascontiguousarray(direction.T), None if per_tensor else 1
                 integers, scale = quantize_weight(matrix, axis, grid)
                 if tensor in self.limited:
-                    orders = [np.arange(matrix.size).reshape(matrix.shape)]
-                    self._note(tensor, matrix / along(scale, axis, 2), grid, orders)
-                    scale = _coarser(matrix, axis, grid, scale, orders, np.ones(1))
-                    nearest = np.clip(*_nearest(matrix / along(scale, axis, 2), grid, orders))
-                    integers = nearest.astype(grid.zero_point.dtype)
+                    scale, changed = _coarser(matrix, axis, grid, scale, _fitted, np.ones(1))
+                    self._note(tensor, changed=changed)
+                    steps = np.clip(np.rint(matrix / along(scale, axis, 2)), -grid.limit, grid.limit)
+                    integers = _fitted(steps).astype(grid.zero_point.dtype)
                 made.append((integers, scale))
             self._made[key] = np.stack([one[0] for one in made]), np.stack([one[1] for one in made])
         return self._made[key]
 
 
+def _fitted(matrix: Array) -> Array:
+    """Return a matrix [K, M] of integers with every pair cut."""
+    result = matrix.copy()
+    cut(result)
+    return result
+
+
 def _coarser(
-    weight: Array,
-    axis: int | None,
-    grid: WeightGrid,
-    scale: Array,
-    orders: Sequence[Array],
-    energy: Array,
-) -> Array:
-    """Return the scales with which a weight loses least where no pair may saturate.
+    weight: Array, axis: int | None, grid: WeightGrid, scale: Array, fitted: Callable[[Array], Array], energy: Array
+) -> tuple[Array, bool]:
+    """Return the scales with which a weight loses least where no pair may saturate, and whether any would have.
 
     Large neighbours are clipped, or the scale of their channel is coarser: of `FACTORS` the one that loses least.
 
@@ -140,20 +150,24 @@ def _coarser(
         axis: The axis of its scales; None for one in all.
         grid: The integers to use.
         scale: Of rounding to nearest.
-        orders: See `onnxpress.quantization.pairs.limits`.
-        energy: How much the squared error of each value counts.
+        fitted: Makes integers such that no pair saturates.
+        energy: How much the squared error of each value counts: of the weight's shape, or one for all.
     """
-    others = tuple(i for i in range(weight.ndim) if i != axis)
-    losses = []
-    for factor in FACTORS:
-        steps = along(scale * factor, axis, weight.ndim)
-        errors = weight - np.clip(*_nearest(weight / steps, grid, orders)) * steps
-        losses.append((energy * errors**2).sum(axis=others))
-    return np.asarray(scale * FACTORS[np.argmin(losses, axis=0)], np.float32)
-
-
-def _nearest(steps: Array, grid: WeightGrid, orders: Sequence[Array]) -> tuple[Array, Array, Array]:
-    """Return (nearest integers, lowest, highest): of each weight, where no pair may saturate."""
-    nearest = np.clip(np.rint(steps), -grid.limit, grid.limit)
-    lowest, highest = limits(nearest.astype(np.int64), orders)
-    return nearest, np.maximum(lowest, -grid.limit), np.minimum(highest, grid.limit)
+    channels = 1 if axis is None else weight.shape[axis]
+    # An even number, so that pairs stay together in a weight whose channels are another layer's inputs.
+    size = channels if axis is None else max(2, CHUNK * channels // weight.size // 2 * 2)
+    found, changed = [], False
+    for start in range(0, channels, size):
+        at = tuple(slice(start, start + size) if i == axis else slice(None) for i in range(weight.ndim))
+        part, scales = weight[at], scale if axis is None else scale[start : start + size]
+        counts = energy[at] if energy.shape == weight.shape else energy
+        losses = []
+        for factor in FACTORS:
+            steps = along(scales * np.float32(factor), axis, weight.ndim)
+            nearest = np.clip(np.rint(part / steps), -grid.limit, grid.limit)
+            kept = fitted(nearest)
+            changed |= factor == 1 and not np.array_equal(nearest, kept)
+            others = tuple(i for i in range(weight.ndim) if i != axis)
+            losses.append((counts * (part - kept * steps) ** 2).sum(axis=others, dtype=np.float64))
+        found.append(scales * FACTORS[np.argmin(losses, axis=0)])
+    return np.asarray(found[0] if axis is None else np.concatenate(found), np.float32), changed

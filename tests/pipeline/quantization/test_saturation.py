@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from onnxpress import graph
 from onnxpress.cpu import saturates
-from onnxpress.quantization import QuantizeOptions
-from onnxpress.quantization.pairs import HIGH, LOW, limits, paired, places, product_order, risky, saturating_product
+from onnxpress.quantization import QuantizeOptions, weights
+from onnxpress.quantization.pairs import HIGH, LOW, clipped, limits, paired, product_order, risky, saturating_product
 from onnxpress.quantization.params import WeightGrid, dequantize_weight, quantize_weight
 from onnxpress.quantization.quantize import quantize
 from onnxpress.quantization.rounding import observe
@@ -42,9 +42,15 @@ def test_only_risky_pairs_ever_saturate_and_within_limits_none_does(rows: int, c
     product = saturating_product(activations, weights)
     touched = np.unique(np.nonzero(product != activations @ weights)[1])
     assert set(touched) <= set(risky(weights)[1].tolist())
-    lowest, highest = limits(weights, places(weights.shape, [ir.node("MatMul", [None, None])]))
+    lowest, highest = limits(weights, [ir.node("MatMul", [None, None])])
     for drawn in (lowest, highest, np.clip(weights, lowest, highest), random.integers(lowest, highest + 1)):
         assert len(risky(drawn)[0]) == 0 and (saturating_product(activations, drawn) == activations @ drawn).all()
+    fitted = clipped(weights, [ir.node("MatMul", [None, None])])
+    np.testing.assert_array_equal(fitted, np.clip(weights, lowest, highest))
+    assert (
+        fitted.dtype == weights.dtype
+        and (clipped(weights.astype(np.float32), [ir.node("MatMul", [None, None])]) == fitted).all()
+    )
     pairs = [sum(paired(np.maximum(sign * weights, 0))) for sign in (1, -1)]
     harmless = np.repeat((pairs[0] <= 128) & (pairs[1] <= 128), 2, axis=0)[:rows]
     assert ((lowest <= weights) & (weights <= highest))[harmless].all()
@@ -53,9 +59,30 @@ def test_only_risky_pairs_ever_saturate_and_within_limits_none_does(rows: int, c
 def test_a_weight_read_in_two_orders_is_limited_for_both() -> None:
     weights = np.random.default_rng(2).integers(60, 128, (8, 8))
     readers = [ir.node("MatMul", [None, None]), ir.node("Gemm", [None, None], {"transB": 1})]
-    _, highest = limits(weights, places(weights.shape, readers))
+    _, highest = limits(weights, readers)
     assert len(risky(highest)[0]) == 0 and len(risky(highest.T)[0]) == 0
-    assert len(risky(limits(weights, places(weights.shape, readers[:1]))[1].T)[0]) > 0
+    assert len(risky(limits(weights, readers[:1])[1].T)[0]) > 0
+    fitted = clipped(weights, readers)
+    assert len(risky(fitted)[0]) == 0 and len(risky(fitted.T)[0]) == 0
+
+
+@pytest.mark.parametrize("shape", [(4, 3, 3, 3), (4, 4, 1, 1), (2, 5, 7)])
+def test_a_convolution_is_cut_in_the_order_of_its_kernel(shape: tuple[int, ...]) -> None:
+    weights = np.random.default_rng(2).integers(-127, 128, shape)
+    fitted = clipped(weights, [node := ir.node("Conv", [None, None])])
+    np.testing.assert_array_equal(fitted, np.clip(weights, *limits(weights, [node])))
+    assert len(risky(product_order(node, weights))[0]) > 0 == len(risky(product_order(node, fitted))[0])
+
+
+def test_large_weights_are_tried_in_parts_with_the_same_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    tensor, readers = (
+        ir.tensor(np.random.default_rng(0).normal(size=(9, 7)).astype(np.float32)),
+        [ir.node("MatMul", [None, None])],
+    )
+    whole = Weights({tensor: readers}).quantize(tensor, 1, WeightGrid())
+    monkeypatch.setattr(weights, "CHUNK", 20)
+    for one, other in zip(whole, Weights({tensor: readers}).quantize(tensor, 1, WeightGrid()), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize("axis", [0, None])

@@ -23,6 +23,19 @@ from onnxpress_calibration.dataset import Dataset
 matrices = hnp.arrays(np.float32, (3, 20), elements=st.floats(-100, 100, width=32))
 
 
+@pytest.mark.int8
+@pytest.mark.parametrize(("bits", "block"), [(8, 128), (8, 32), (4, 32), (4, 128)])
+def test_products_with_the_largest_weights_are_the_same_on_every_cpu(bits: int, block: int) -> None:
+    model = graphs.build("g (float[N,256] x) => (float[N,16] y) { y = MatMul(x, w) }", {"w": (256, 16)})
+    model.graph.initializers["w"].const_value = ir.tensor(np.ones((256, 16), np.float32), name="w")
+    made = quantize(model, QuantizeOptions(mode="weight-only", bits=bits, block_size=block)).model
+    for rows in (1, 2, 64):
+        x = np.random.default_rng(0).uniform(0.9, 1, (rows, 256)).astype(np.float32)
+        np.testing.assert_allclose(
+            session.run(session.open_session(made), {"x": x})["y"], x @ np.ones((256, 16)), rtol=0.005
+        )
+
+
 @given(matrices, st.sampled_from([4, 8]))
 def test_blocks_come_back_within_a_step(matrix: np.ndarray, bits: int) -> None:
     integers, scales = quantize_blocks(matrix, bits, 16)
