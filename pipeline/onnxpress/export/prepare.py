@@ -23,6 +23,7 @@ from onnxpress.export.passes.identities import remove_identities
 from onnxpress.export.passes.names import name_uniquely
 from onnxpress.export.passes.products import write_products
 from onnxpress.export.passes.scalars import make_scalars
+from onnxpress.export.passes.transposes import cancel_transposes
 from onnxpress.export.passes.unused import remove_unused
 
 FIRST = (name_uniquely, remove_from_inputs, lift)
@@ -32,6 +33,7 @@ REPEATED = (
     make_scalars,
     remove_identities,
     write_products,
+    cancel_transposes,
     fold_batchnorm,
     merge_nodes,
     tie_weights,

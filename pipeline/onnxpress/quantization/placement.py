@@ -158,7 +158,7 @@ def refusal(node: ir.Node, selects: Callable[[str], bool]) -> str | None:
         return "static ranges do not fit a recurrence; mode dynamic quantizes it"
     facts = graph.weighted(node)
     if facts is None:
-        return _no_product(node)
+        return no_product(node)
     weight = node.inputs[facts.weight]
     tensor = graph.constant_tensor(weight)
     if tensor is None and graph.constant_tensor(node.inputs[0]) is not None and node.op_type in ("Gemm", "MatMul"):
@@ -187,7 +187,7 @@ def refusal(node: ir.Node, selects: Callable[[str], bool]) -> str | None:
     return None
 
 
-def _no_product(node: ir.Node) -> str:
+def no_product(node: ir.Node) -> str:
     """Return why a node stays float that multiplies by a constant in another way; "" for one that does not."""
     tensors = [graph.constant_tensor(value) for value in candidates(node)]
     if not any(tensor is not None and tensor.dtype in FLOATS for tensor in tensors):

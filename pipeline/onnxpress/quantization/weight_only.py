@@ -60,7 +60,7 @@ def write(
             continue
         weights = [index for index in _weights(node) if _stored_float(node.inputs[index])]
         if not weights:
-            skipped += _other_floats(node)
+            skipped += _left(node)
             continue
         reason = _refusal(node, weights, selects)
         if reason is not None:
@@ -116,8 +116,10 @@ def _stored_float(value: ir.Value | None) -> bool:
     return tensor is not None and tensor.dtype == ir.DataType.FLOAT and len(tensor.shape) > 1
 
 
-def _other_floats(node: ir.Node) -> list[Skip]:
-    """Say it of a node whose weight is a float of another width."""
+def _left(node: ir.Node) -> list[Skip]:
+    """Say it of a node whose weight is a float of another width, or that the runtime has fused."""
+    if node.domain == MICROSOFT and (fused := placement.no_product(node)):
+        return [Skip(where=node.name or "", op=node.op_type, reason=fused)]
     tensors = [tensor for index in _weights(node) if (tensor := graph.constant_tensor(node.inputs[index])) is not None]
     kinds = {tensor.dtype.name.lower() for tensor in tensors if tensor.dtype in OTHER_FLOATS and len(tensor.shape) > 1}
     reason = f"its weight is {', '.join(sorted(kinds))}, not float32"
