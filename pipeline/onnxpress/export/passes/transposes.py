@@ -43,12 +43,8 @@ def cancel_transposes(model: ir.Model) -> list[str]:
             between.append(producer)
             value = producer.inputs[0]
         first = value.producer()
-        if (
-            first is None
-            or graph.operator(first) != "Transpose"
-            or first.graph is not node.graph
-            or not first.inputs[0]
-        ):
+        source = None if first is None else first.inputs[0]
+        if first is None or source is None or graph.operator(first) != "Transpose" or first.graph is not node.graph:
             continue
         if (between and not _alone(value, node)) or not _undoes(first, node):
             continue
