@@ -41,6 +41,7 @@ TICK_S = 0.1
 SHARE = 0.9
 """Of the memory that is free at the start."""
 SLOTS, SLOT_BYTES, HEAD = 64, 512, struct.Struct("dd")
+INTERRUPTED = "interrupted; finished steps are kept"
 CRASHES = frozenset({"SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL"})
 PR_SET_PDEATHSIG = 1
 
@@ -217,7 +218,7 @@ class Watch:
             since, number = self._signals[0]
             stuck = any(began < since for began, _, _ in calls)
             if now - since > (REACTION_S if stuck else TIDYING_S):
-                return 128 + number, "interrupted; finished steps are kept"
+                return 128 + number, INTERRUPTED
             return None
         if _anonymous_bytes(self._child) > self._memory_bytes:
             what = calls[0][2] if calls else "it"
@@ -234,6 +235,9 @@ class Watch:
     def _ended(self, code: int) -> int:
         if code >= 0:
             return code
+        remove_abandoned(Path(tempfile.gettempdir()))
+        if self._signals:  # a library that is being imported may crash when it is interrupted
+            return self._say(128 + self._signals[0][1], INTERRUPTED)
         name, calls = signal.Signals(-code).name, self._board.calls()
         if name in CRASHES:
             what = calls[0][2] if calls else "a library"

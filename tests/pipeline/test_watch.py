@@ -120,6 +120,20 @@ def test_crashes() -> None:
     assert (outside.returncode, outside.stderr) == (5, "error: compress it: a library crashed (SIGABRT)\n")
 
 
+def test_a_library_that_crashes_when_it_is_interrupted_was_interrupted() -> None:
+    """Extensions do, while they are imported."""
+    ended = script(
+        """
+        watch.divide(['it'])
+        signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGSEGV))
+        time.sleep(0.5)
+        os.kill(os.getppid(), signal.SIGTERM)
+        time.sleep(20)
+        """
+    )
+    assert (ended.returncode, ended.stderr) == (128 + signal.SIGTERM, "interrupted; finished steps are kept\n")
+
+
 def test_memory() -> None:
     ended = script("""
         watch._free_bytes = lambda: 1e8
