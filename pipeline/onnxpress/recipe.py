@@ -240,6 +240,6 @@ def _step(value: object, root: yaml.Node, at: list[str | int]) -> Step:
     if name not in STEPS:
         raise UsageError(f"{line_of(root, [*at, name])}: unknown step {name!r}.{did_you_mean(str(name), STEPS)}")
     try:
-        return Step(name=name, options=STEPS[name].model_validate(options or {}))
+        return Step(name=name, options=STEPS[name].model_validate({} if options is None else options))
     except ValidationError as error:
         raise UsageError(explain(error, STEPS[name], root, [*at, name])) from error

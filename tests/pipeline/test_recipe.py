@@ -64,6 +64,7 @@ def test_preprocessing_is_keys_or_a_file_beside_the_recipe(tmp_path: Path) -> No
             "calibratr: mse",
             r"line 6: unknown key 'variants.int8.0.quantize.calibratr'. Did you mean 'calibrator'",
         ),
+        ("{quantize: {}}", "{quantize: 0}", "valid dictionary"),
         ("calibrator: mse", "'a[b]': 1", r"line 6: unknown key 'variants.int8.0.quantize.a\[b\]'"),
         ("calibrator: mse", "calibrator: mze", r"line 6: .*Did you mean 'mse'"),
         ("mode: dynamic", "mode: dynamical", r"line 5: .*mode.*(given: 'dynamical')"),
