@@ -109,6 +109,8 @@ def _highest_rate(server: Document) -> str:
     if server["rate_per_s"] is not None:
         return rate(server["rate_per_s"])
     tried, capacity = server.get("too_high_per_s"), server["capacity_per_s"]
+    if server.get("why"):
+        return f"none: {server['why']}"
     if tried is None:
         return "none"
     return f"none: {rate(tried)}/s, {tried / capacity:.0%} of the capacity, are too many already"
