@@ -1,4 +1,4 @@
-"""How close a compressed model's outputs are to the float model's, without labels; one pass, constant memory."""
+"""How close a compressed model's outputs are to the float model's, without labels; one pass, few numbers per sample."""
 
 from __future__ import annotations
 
