@@ -115,6 +115,7 @@ def allowed_s(nbytes: float) -> float:
 def divide(arguments: Sequence[str]) -> None:
     """Go on in a child process, and end this one as the child does.
 
+    What native code says on standard error goes to memory: only the last line of a crash is shown. With ``-v`` all is.
     Nothing is divided where there is no ``fork``, and with ``ONNXPRESS_RUN_SECONDS=0``.
     """
     global _board
@@ -122,14 +123,20 @@ def divide(arguments: Sequence[str]) -> None:
         return
     board, parent = Board(), os.getpid()
     readable, writable = os.pipe()
-    for stream in (sys.stdout, sys.stderr):
+    verbose = any(argument in ("-v", "--verbose") for argument in arguments)
+    shown = verbose or sys.stderr is None or not hasattr(os, "memfd_create")
+    said = None if shown else os.memfd_create("said")
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # one that is closed is None
         stream.flush()
     child = os.fork()
     if child:
         os.close(writable)
-        sys.exit(Watch(child, board, readable, shlex.join(["compress", *arguments])).code())
+        sys.exit(Watch(child, board, readable, said, shlex.join(["compress", *arguments])).code())
     os.close(readable)
     _board = board
+    if said is not None:
+        sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, encoding=sys.stderr.encoding, errors=sys.stderr.errors)
+        os.dup2(said, 2)
     die_with(parent)
     with suppress(ImportError, ValueError, OSError):
         import resource
@@ -173,16 +180,17 @@ class Limit:
 class Watch:
     """The parent: waits for the child."""
 
-    def __init__(self, child: int, board: Board, ends: int, command: str) -> None:
+    def __init__(self, child: int, board: Board, ends: int, said: int | None, command: str) -> None:
         """Watch a child.
 
         Args:
             child: Its process.
             board: Where it writes down its native calls.
             ends: A pipe that ends when the child does.
+            said: A file with what its native code said; None where that was shown.
             command: What the user wrote, for messages.
         """
-        self._child, self._board, self._ends, self._command = child, board, ends, command
+        self._child, self._board, self._ends, self._said, self._command = child, board, ends, said, command
         self._limits: dict[float, Limit] = {}
         self._memory_bytes = SHARE * _free_bytes()
         self._signals: list[tuple[float, int]] = []
@@ -241,13 +249,21 @@ class Watch:
         name, calls = signal.Signals(-code).name, self._board.calls()
         if name in CRASHES:
             what = calls[0][2] if calls else "a library"
-            return self._say(3 if calls else 5, f"error: {self._command}: {what} crashed ({name})")
+            return self._say(3 if calls else 5, f"error: {self._command}: {what} crashed ({name}){self._last_words()}")
         if name == "SIGKILL":
             return self._say(3 if calls else 128 - code, f"error: {self._command}: was killed. Is there enough memory?")
         return 128 - code
 
+    def _last_words(self) -> str:
+        """Return the last line that native code said, ready to follow what happened."""
+        if self._said is None:
+            return ""
+        length = os.lseek(self._said, 0, os.SEEK_END)
+        lines = os.pread(self._said, 2000, max(length - 2000, 0)).decode(errors="replace").splitlines()
+        return next((f": {line.strip()[-300:]}" for line in reversed(lines) if line.strip()), "")
+
     def _say(self, code: int, text: str) -> int:
-        if sys.stderr.isatty():
+        if sys.stderr is not None and sys.stderr.isatty():
             sys.stderr.write("\r\x1b[K\x1b[?25h")  # a progress bar may stand there, without the cursor
         print(one_line(text), file=sys.stderr)
         return code

@@ -134,6 +134,16 @@ def test_a_library_that_crashes_when_it_is_interrupted_was_interrupted() -> None
     assert (ended.returncode, ended.stderr) == (128 + signal.SIGTERM, "interrupted; finished steps are kept\n")
 
 
+def test_what_native_code_says_is_kept_for_the_one_line_of_a_crash() -> None:
+    spoken = "os.write(2, b'a warning\\nAssertion failed\\n')\nprint('ours', file=sys.stderr)\n"
+    calm = script(f"watch.divide(['it'])\n{spoken}")
+    assert (calm.returncode, calm.stderr) == (0, "ours\n")
+    crashed = script(f"watch.divide(['it'])\n{spoken}os.kill(os.getpid(), signal.SIGABRT)")
+    assert crashed.stderr == "ours\nerror: compress it: a library crashed (SIGABRT): Assertion failed\n"
+    shown = script(f"watch.divide(['it', '-v'])\n{spoken}")
+    assert shown.stderr == "a warning\nAssertion failed\nours\n"
+
+
 def test_memory() -> None:
     ended = script("""
         watch._free_bytes = lambda: 1e8

@@ -250,8 +250,9 @@ def _run_once(model: Path) -> None:
     from onnxpress.bench import inputs
     from onnxpress.session import open_session, run
 
+    session = open_session(model)
     fed = inputs.prepare({"model": artifact.load(model)}, baseline="model", data=None, seed=0)
-    run(open_session(model), fed.samples[0])
+    run(session, fed.samples[0])
 
 
 def axis_sizes(given: tuple[str, ...]) -> dict[str, int]:
