@@ -72,7 +72,11 @@ def open_session(model: Path | ir.Model, options: SessionOptions | None = None) 
         with temporary() as folder:
             path = folder / "model.onnx"
             artifact.write(model, path)
-            return open_session(path, options)
+            try:
+                return open_session(path, options)
+            except ModelError as error:  # names a file that is gone when the reason is read
+                reason = str(error).replace(f"model {path}", "model").replace(str(path), "memory")
+                raise ModelError(reason) from error
     options = options or SessionOptions()
     ort = onnxruntime()
     provider = provider_file(options.provider)

@@ -124,6 +124,8 @@ def check(model: onnx.ModelProto, lineage_key: str) -> None:
     scope = _Scope(opsets=_opsets(model.opset_import), functions=functions)
     for name, user in _graph(model.graph, scope, "").items():
         raise MalformedError(f"{user}: {_shown(name)} is made by nothing")
+    if not model.graph.output:
+        raise MalformedError("has no outputs")
     for value in model.graph.input:
         tensor = value.type.tensor_type
         if value.type.WhichOneof("value") == "tensor_type" and not tensor.elem_type:

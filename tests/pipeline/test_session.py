@@ -52,6 +52,9 @@ def test_a_model_that_cannot_be_loaded_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="cannot load it") as caught:
         session.open_session(made.path)
     assert "\n" not in str(caught.value)
+    with pytest.raises(ModelError, match=r"^model: onnxruntime .* cannot load it: .*memory failed") as caught:
+        session.open_session(artifact.load(made.path))
+    assert "model.onnx" not in str(caught.value)
 
 
 def test_an_input_that_fails_is_shown(path: Path) -> None:

@@ -140,6 +140,7 @@ GRAPHS: dict[str, tuple[Damage, str]] = {
     "itself": (lambda p: p.graph.node[0].input.__setitem__(0, "h"), "waits for its own result"),
     "nothing": (lambda p: p.graph.node[0].input.__setitem__(1, "z"), r"node 'n0' \(MatMul\): 'z' is made by nothing"),
     "output": (lambda p: setattr(p.graph.output[0], "name", "z"), "output 'z': 'z' is made by nothing"),
+    "no outputs": (lambda p: p.graph.ClearField("output"), "^has no outputs"),
     "two outputs": (lambda p: p.graph.output.add(name="y"), "output 'y' is there twice"),
     "two inputs": (lambda p: p.graph.input.add(name="x"), "input 'x': 'x' is defined twice"),
     "two initializers": (lambda p: p.graph.initializer.add().CopyFrom(p.graph.initializer[0]), "defined twice"),

@@ -236,7 +236,8 @@ def blaming(model: Path) -> Iterator[None]:
         try:
             _run_once(model)
         except ModelError as reason:
-            raise ModelError(f"model {model}: onnxruntime cannot run it: {reason}") from error
+            said = str(reason).removeprefix(f"model {model}: ")
+            raise ModelError(f"model {model}: onnxruntime cannot run it: {said}") from error
         raise
 
 

@@ -280,3 +280,4 @@ def test_a_fault_is_the_models_where_the_runtime_cannot_run_it_either(
     good, bad = (compress("inspect", tmp_path / name) for name in ("good.onnx", "bad.onnx"))
     assert good.code == 5 and "IndexError: of ours" in good.err
     assert bad.code == 3 and "onnxruntime cannot run it" in bad.err and bad.err.count("\n") == 1
+    assert bad.err.count("bad.onnx: ") == 1

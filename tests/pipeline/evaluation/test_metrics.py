@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from onnxpress.errors import DataError
 from onnxpress.evaluation import metrics
 from onnxpress.evaluation.fidelity import Fidelity
 
@@ -24,6 +25,14 @@ def test_top1_and_top5() -> None:
     labels = np.array([4, 0])
     assert metrics.metric("top1").score(output, np.array([0, 0])).tolist() == [1, 0]
     assert metrics.metric("top5").score(output, labels).tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("name", ["top1", "top5"])
+@pytest.mark.parametrize("label", [8, -1, 0.5, np.nan])
+def test_a_label_that_no_class_has_is_no_loss_but_no_evidence(name: str, label: float) -> None:
+    output = np.zeros((3, 8), np.float32)
+    with pytest.raises(DataError, match=f"metric {name}: label {label} is none of the 8 classes"):
+        metrics.metric(name).score(output, np.array([0, 7, label]))
 
 
 def test_spearman_with_ties() -> None:

@@ -50,7 +50,7 @@ def rows(name: str, output: Array | None, labels: Array, *, classes: bool = Fals
         classes: Whether the values are scores, and labels numbers, of classes.
 
     Raises:
-        DataError: the output is no row of numbers a sample, or the labels are no numbers.
+        DataError: the output is no row of numbers a sample, or the labels are no numbers, or no classes of the model.
     """
     numbers = output is not None and output.dtype.kind in "fiub" and (not classes or labels.dtype.kind in "fiub")
     if output is None or not numbers or output.shape[:1] != labels.shape[:1]:
@@ -60,7 +60,14 @@ def rows(name: str, output: Array | None, labels: Array, *, classes: bool = Fals
             f"{labels.dtype}{list(labels.shape)}: it needs numbers for each sample. Say what counts with --metric "
             "module:fn."
         )
-    return output.reshape(len(output), -1)
+    flat = output.reshape(len(output), -1)
+    if classes:
+        for wrong in labels[~np.isin(labels, np.arange(flat.shape[1]))][:1]:  # it would be lost by every model alike
+            raise DataError(
+                f"metric {name}: label {wrong} is none of the {flat.shape[1]} classes that the model scores, which are "
+                "counted from 0. Correct the labels, or say what counts with --metric module:fn."
+            )
+    return flat
 
 
 def names() -> list[str]:
