@@ -102,7 +102,8 @@ class Recipe(BaseModel):
         for own in values.keys() & {"path", "sha256", "schema_name"}:
             raise UsageError(f"recipe {path}: unknown key {own!r}.{did_you_mean(own, keys(cls))}")
         try:
-            values["variants"] = _variants(values.get("variants"), root)
+            if "variants" in values:
+                values["variants"] = _variants(values["variants"], root)
             values["data"] = _with_preprocessing(values.get("data", {}), path.parent, root)
             recipe = cls.model_validate(values | {"path": path, "sha256": found.sha256})
         except ValidationError as error:

@@ -98,14 +98,20 @@ def run(recipe: Recipe, folder: Path, progress: Progress, *, now: Callable[[], d
 
 
 def checked(recipe: Recipe) -> Policy | None:
-    """Find what a recipe names and is not there, before any work: policy, metric, prices; return the policy.
+    """Find what a recipe names and is not there, before any work: data, metric, policy, prices; return the policy.
 
     Raises:
         UsageError: something is not there, or is not what it should be.
+        DataError: the data cannot be read, or has no labels though the metric needs them.
     """
-    from onnxpress.evaluation.evaluate import check_metric
+    from onnxpress.evaluation.evaluate import check_labels, check_metric
 
     check_metric(recipe.data.metric)
+    for data in (recipe.data.calibration_data(), recipe.data.evaluation_data()):
+        if data is not None:
+            next(data.samples(), None)
+    if (evaluation := recipe.data.evaluation_data()) is not None:
+        check_labels(evaluation, recipe.data.metric)
     if recipe.cost is not None:
         from onnxpress.cost.cost import check
 

@@ -90,7 +90,10 @@ def explain(error: ValidationError, model: type[BaseModel], root: yaml.Node | No
         root: The YAML document, for line numbers.
         at: Where in the document the model's values stand.
     """
-    problem = error.errors(include_url=False)[0]
+    problem, *others = error.errors(include_url=False)
+    if problem["type"] == "missing":  # often because its name was misspelt
+        beside = (one for one in others if one["type"] == "extra_forbidden" and one["loc"][:-1] == problem["loc"][:-1])
+        problem = next(beside, problem)
     unknown = problem["type"] == "extra_forbidden"
     # pydantic names its validators, too: function-before[…]. An unknown key is the user's, whatever it looks like.
     end = len(problem["loc"]) - unknown

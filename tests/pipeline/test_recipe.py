@@ -72,6 +72,7 @@ def test_preprocessing_is_keys_or_a_file_beside_the_recipe(tmp_path: Path) -> No
         ("[{quantize: {mode: dynamic}}]", "[]", r"line 5: .*int8-dynamic"),
         ("[{quantize: {mode: dynamic}}]", "[quantize]", r"a step is one name with its options"),
         ("metric: top1", "metrik: top1", r"line 3: unknown key 'data.metrik'. Did you mean 'metric'"),
+        ("variants:", "variant:", r"line 4: unknown key 'variant'. Did you mean 'variants'"),
         ("gate: gate.yaml", "gates: gate.yaml", r"line 10: unknown key 'gates'. Did you mean 'gate'"),
         ("schema: onnxpress.recipe/1", "schema: onnxpress.recipe/9", r"line 1: 'schema'|line 1: schema"),
         ("model: {source: zoo:digits_resnet, opset: 21}", "model: {opset: 21}", r"line 2: 'model.source' is missing"),

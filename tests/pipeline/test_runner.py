@@ -17,7 +17,7 @@ import onnx_ir as ir
 import pytest
 
 from onnxpress import artifact, runner, session
-from onnxpress.errors import ModelError, OutputError
+from onnxpress.errors import DataError, ModelError, OutputError
 from onnxpress.progress import Progress
 from onnxpress.quantization import collecting
 from onnxpress.recipe import Recipe
@@ -207,6 +207,18 @@ def test_a_step_with_max_drop_is_judged_by_the_evaluation_data(place: Path) -> N
 def test_a_broken_policy_is_found_before_any_work(place: Path) -> None:
     (place / "gate.yaml").write_text("schema: onnxpress.policy/1\nrules: {size.totl_bytes: [error, {max: 1 MB}]}\n")
     with pytest.raises(Exception, match="totl_bytes"):
+        run(place)
+    assert not (place / "out").exists()
+
+
+@pytest.mark.parametrize("labels", [True, False])
+def test_data_that_is_not_as_it_must_be_is_found_before_any_work(place: Path, *, labels: bool) -> None:
+    text = (place / "recipe.yaml").read_text()
+    with np.load(place / "data.npz") as found:
+        np.savez(place / "unlabelled.npz", x=found["x"])
+    given = "unlabelled.npz" if labels else "none.npz"
+    (place / "recipe.yaml").write_text(text.replace("evaluation: data.npz", f"evaluation: {given}"))
+    with pytest.raises(DataError, match="has no labels" if labels else "no such file"):
         run(place)
     assert not (place / "out").exists()
 

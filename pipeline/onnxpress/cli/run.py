@@ -36,7 +36,7 @@ def run(recipe: str, output: Path | None, variants: tuple[str, ...], dry_run: bo
         return
     finished = runner.run(loaded, folder, result.progress)
     place = printable(f"report: {folder / 'report.html'}")
-    result.show(f"{terminal.render(finished)}\n\n{place}", json.loads(finished.to_json()))
+    result.show(f"{terminal.render(finished).rstrip()}\n\n{place}", json.loads(finished.to_json()))
     sys.exit(check.exit_code(finished.checks))
 
 
