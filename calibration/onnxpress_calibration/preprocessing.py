@@ -95,7 +95,9 @@ class Preprocessing(BaseModel):
         try:
             content = read_bytes(path, YAML_BYTES)
         except OSError as error:
-            raise DataError(f"{path}: cannot be read ({error.strerror}). Write a file with `size: 224`.") from error
+            raise DataError(
+                f"{path}: cannot be read ({error.strerror}). Check the path, or write a file with `size: 224`."
+            ) from error
         except DocumentError as error:
             raise DataError(f"{path}{error}") from error
         return cls.parse(content, str(path))

@@ -14,6 +14,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from functools import partial
+from pathlib import Path
 from types import ModuleType
 
 from onnxpress_calibration.dataset import Dataset
@@ -49,6 +50,10 @@ def dataset(text: str, limit: int | None = None, preprocessing: Preprocessing | 
         if module.accepts(text):
             read = partial(images.read, given=preprocessing) if module is images else module.read
             return Dataset(origin=text, read=partial(read, text), limit=limit)
+    if Path(text).is_file():
+        raise DataError(
+            f"data {text}: is no .npz file. Write arrays with numpy.savez, or give file.py:function, which reads it."
+        )
     raise DataError(
         f"data {text!r}: no such file, folder or function. Give FILE.npz, a folder of images, module:function, or "
         "file.py:function."

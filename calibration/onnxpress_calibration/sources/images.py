@@ -41,10 +41,19 @@ def read(text: str, given: Preprocessing | None = None) -> Iterator[dict[str, Ar
             f"'{EXAMPLE}' (recipe: data.preprocessing)."
         )
     chosen = given or Preprocessing.read(folder / FILE)
-    labels = _labels(folder, chosen.labels) if chosen.labels is not None else None
+    table = folder / chosen.labels if chosen.labels is not None else None
+    labels = _labels(table) if table is not None else None
     files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES)
+    if not files:
+        raise DataError(f"data {folder}: holds no images. Their names end in {', '.join(sorted(SUFFIXES))}.")
     if labels is not None:
-        files = [file for file in files if file.relative_to(folder).as_posix() in labels]
+        named = [file for file in files if file.relative_to(folder).as_posix() in labels]
+        if not named:
+            example = files[0].relative_to(folder).as_posix()
+            raise DataError(
+                f"{table}: names none of the images. They are named as they lie in {folder}, for example {example}."
+            )
+        files = named
     for start in range(0, len(files), CHUNK):
         group = files[start : start + CHUNK]
         chunk: dict[str, Array] = {chosen.input or ONLY_INPUT: np.stack([_pixels(file, chosen) for file in group])}
@@ -53,13 +62,18 @@ def read(text: str, given: Preprocessing | None = None) -> Iterator[dict[str, Ar
         yield chunk
 
 
-def _labels(folder: Path, name: str) -> dict[str, int]:
-    file = folder / name
+def _labels(file: Path) -> dict[str, int]:
     try:
         with file.open(newline="", encoding="utf-8") as stream:
-            return {row["file"]: int(row["label"]) for row in csv.DictReader(stream)}
-    except (OSError, KeyError, ValueError, TypeError, csv.Error) as error:
-        raise DataError(f"{file}: needs the columns file,label with whole numbers ({error!r}).") from error
+            rows = csv.DictReader(stream)
+            missing = {"file", "label"} - set(rows.fieldnames or ())
+            if missing:
+                raise DataError(f"{file}: has no column {min(missing)!r}. Its first line must be `file,label`.")
+            return {row["file"]: int(row["label"]) for row in rows}
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read ({error.strerror}). Write it with the columns file,label.") from error
+    except (ValueError, TypeError, csv.Error) as error:
+        raise DataError(f"{file}: labels must be whole numbers ({error}).") from error
 
 
 def _pixels(file: Path, chosen: Preprocessing) -> Array:

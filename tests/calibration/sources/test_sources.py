@@ -87,6 +87,37 @@ def test_missing_files_and_unknown_words() -> None:
         sources.dataset("nothing at all")
 
 
+def test_a_file_of_another_kind_is_said_to_be_that(tmp_path: Path) -> None:
+    (tmp_path / "net.pt").write_bytes(b"")
+    with pytest.raises(DataError, match=r"net\.pt: is no \.npz file"):
+        sources.dataset(str(tmp_path / "net.pt"))
+
+
+def test_a_folder_without_images(tmp_path: Path) -> None:
+    (tmp_path / "preprocessing.yaml").write_text("size: 2\n")
+    with pytest.raises(DataError, match=r"holds no images\. Their names end in .*\.png"):
+        first(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (None, r"labels\.csv: cannot be read \(No such file or directory\)\. Write it with the columns file,label"),
+        ("", r"has no column 'file'\. Its first line must be `file,label`"),
+        ("file,class\na.png,0\n", r"has no column 'label'"),
+        ("file,label\na.png,cat\n", r"labels must be whole numbers \(.*'cat'\)"),
+        ("file,label\nb.png,0\n", r"names none of the images\. They are named as they lie in .*, for example a\.png"),
+    ],
+)
+def test_what_is_wrong_with_a_table_of_labels(tmp_path: Path, table: str | None, message: str) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    (tmp_path / "preprocessing.yaml").write_text("size: 2\nlabels: labels.csv\n")
+    if table is not None:
+        (tmp_path / "labels.csv").write_text(table)
+    with pytest.raises(DataError, match=message):
+        first(str(tmp_path))
+
+
 def test_function_in_a_file(tmp_path: Path) -> None:
     (tmp_path / "neighbour.py").write_text("VALUE = 7\n")
     (tmp_path / "data.py").write_text(
