@@ -136,7 +136,9 @@ def open_session(model: Path | ir.Model, options: SessionOptions | None = None) 
             return open_session(model.resolve(), options)
         if not model.is_file():
             raise UsageError(f"model {model}: is not there any more. Was its folder removed meanwhile?") from error
-        raise ModelError(f"model {model}: onnxruntime {ort.__version__} cannot load it: {reason}") from error
+        # Constants that shape inference reads, which onnxruntime wants inside of the model file.
+        mend = ". `compress export MODEL -o OUT` writes them into the model" if "external tensors" in reason else ""
+        raise ModelError(f"model {model}: onnxruntime {ort.__version__} cannot load it: {reason}{mend}") from error
     session.nbytes = max(nbytes, watch.own_bytes() - held - OVERHEAD_BYTES)  # weights in files of their own count, too
     session.disable_fallback()  # else a provider that fails in a run is silently replaced by the CPU
     if session.get_providers()[0] != provider.NAME:  # as onnxruntime does, silently, when one cannot even be created

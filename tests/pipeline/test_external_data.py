@@ -98,6 +98,12 @@ def right(tmp_path: Path) -> list[np.ndarray]:
     return answers(tmp_path / "inline.onnx")
 
 
+def test_constants_that_onnxruntime_wants_inside_are_put_there_by_export(tmp_path: Path) -> None:
+    path = write(tmp_path / "m.onnx")
+    with pytest.raises(ModelError, match=r"`compress export MODEL -o OUT` writes them into the model"):
+        open_session(path)
+
+
 @pytest.mark.parametrize(
     "locations",
     [

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 )
 @click.option("--data", type=TEXT, required=True, metavar="DATA", help="Samples; no labels needed.")
 @preprocessing_option
-@click.option("--samples", type=int, help="Use only the first so many samples.")
+@click.option("--samples", type=click.IntRange(min=1), help="Use only the first so many samples.")
 @click.option("--epochs", type=int, help="How often each sample is seen (100).")
 @click.option("--steps", type=int, help="Updates of the weights, in place of epochs.")
 @click.option("--budget", help="Time to train, for example 10m, in place of epochs.")

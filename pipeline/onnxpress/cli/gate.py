@@ -76,7 +76,7 @@ def evidence_options(function: Callable[..., None]) -> Callable[..., None]:
         "--calibration", type=TEXT, metavar="DATA", help="What MODELs were calibrated with: shown to be other samples."
     )
     @preprocessing_option
-    @click.option("--samples", type=int, help="Use only the first so many samples of --data.")
+    @click.option("--samples", type=click.IntRange(min=1), help="Use only the first so many samples of --data.")
     @click.option("--ep", "provider", default="cpu", help="Execution provider.")
     @click.option("--threads", type=int, help="Intra-op threads; default what this process may really use.")
     @click.option("--budget", help="Time for the benchmark, for example 60s.")

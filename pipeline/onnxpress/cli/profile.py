@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @output_option
 @click.option("--data", type=TEXT, metavar="DATA", help="Samples to collect statistics from.")
 @preprocessing_option
-@click.option("--samples", type=int, help="Use only the first so many samples.")
+@click.option("--samples", type=click.IntRange(min=1), help="Use only the first so many samples.")
 @click.option("--batch", type=click.IntRange(1), default=1, help="Samples a run; 1 depends on no neighbour.")
 @click.option("--memory-budget", default="1 GiB", help="Activations held at once; less takes more passes.")
 @click.option("--merge", type=INPUT, multiple=True, help="Add the profile of another shard of the data.")

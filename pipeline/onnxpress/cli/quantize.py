@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 @click.option(
     "--profile", type=INPUT, help="Statistics from `compress profile`, in place of a pass over --calibration."
 )
-@click.option("--samples", type=int, help="Use only the first so many samples.")
+@click.option("--samples", type=click.IntRange(min=1), help="Use only the first so many samples.")
 @click.option("--memory-budget", help="Activations held at once (1 GiB); less takes more passes over the data.")
 @click.option("--calibrator", help="How ranges follow from the statistics: mse, minmax, percentile, entropy, auto.")
 @click.option(

@@ -162,8 +162,8 @@ def common(function: Callable[..., None]) -> Callable[..., None]:
         help="Write the result as JSON; - for standard output.",
     )
     @click.option("--force", is_flag=True, help="Replace outputs that exist; never an input.")
-    @click.option("-v", "--verbose", count=True, help="Say more; a traceback for internal errors.")
-    @click.option("-q", "--quiet", count=True, help="Say nothing but errors.")
+    @click.option("-v", "--verbose", count=True, show_default=False, help="Say more; a traceback for internal errors.")
+    @click.option("-q", "--quiet", count=True, show_default=False, help="Say nothing but errors.")
     @functools.wraps(function)
     def command(
         *args: Any,  # noqa: ANN401

@@ -144,7 +144,8 @@ def check_metric(metric: str | None) -> None:
     if metric is not None and metric not in metrics.names():
         if not accepts(metric):
             raise UsageError(
-                f"metric {metric!r}: unknown.{did_you_mean(metric, metrics.names())} Or give module:function."
+                f"metric {metric!r}: unknown.{did_you_mean(metric, metrics.names())} "
+                "Or give file.py:function or module:function."
             )
         load_function(metric)
 
@@ -167,7 +168,10 @@ def check_evidence(document: Mapping[str, Any], variant: str) -> None:
 
 
 def _unlabelled(data: Dataset, metric: str | None) -> DataError:
-    return DataError(f"data {data.origin}: has no labels. Metric {metric} needs them in an array named 'y'.")
+    return DataError(
+        f"data {data.origin}: has no labels. Metric {metric} needs them in an array named 'y'; "
+        "for a folder of images, name a CSV file in its preprocessing (labels: labels.csv)."
+    )
 
 
 def _add_metric(

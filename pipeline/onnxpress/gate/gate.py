@@ -220,7 +220,7 @@ class _Judge:
             return _Finding(
                 verdict="missing",
                 level=_least(rule.level, settings.missing),
-                reason=f"{' and '.join(map(str, missing))} needs a number that was not measured",
+                reason=f"{' and '.join(map(str, missing))}: the number for it was not measured",
                 advice=self.how_to_measure(missing),
             )
         if unfit and judged:

@@ -227,6 +227,8 @@ def _room_below(unit: Unit, value: float, headroom: Decimal) -> Decimal | None:
     if unit is DECIBELS:  # outputs without noise have no end
         least = max(Decimal(noise_db(RUIN)), Decimal(min(value, NOISELESS_DB)) / (1 + headroom / 2))
         return least if value >= noise_db(RUIN) else None
+    if unit is COUNT:  # of int8 kernels: none at all would be no bound
+        return max(Decimal(min(value, 1)), Decimal(value) / (1 + headroom))
     best = {PERCENT: 100, FRACTION: 1}.get(unit)
     if best is None:
         return Decimal(value) / (1 + headroom)

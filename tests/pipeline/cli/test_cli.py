@@ -188,6 +188,23 @@ def test_missing_labels(compress: Compress, model: Path, tmp_path: Path) -> None
     assert "has no labels" in one_line(ended, 3)
 
 
+@pytest.mark.parametrize(("content", "code", "message"), [(None, 2, "no such file"), (b"junk", 3, "truncated")])
+def test_a_second_model_that_is_none(
+    compress: Compress, model: Path, tmp_path: Path, content: bytes | None, code: int, message: str
+) -> None:
+    np.savez(tmp_path / "d.npz", x=np.zeros((4, 3, 4, 4), np.float32))
+    if content is not None:
+        (tmp_path / "int8.onnx").write_bytes(content)
+    ended = compress("evaluate", model, tmp_path / "int8.onnx", "--data", tmp_path / "d.npz", "-q")
+    said = one_line(ended, code)
+    assert message in said and "int8.onnx" in said and "ONNXRuntimeError" not in said
+
+
+def test_no_samples_are_no_choice(compress: Compress, model: Path, tmp_path: Path) -> None:
+    np.savez(tmp_path / "d.npz", x=np.zeros((4, 3, 4, 4), np.float32))
+    assert "'--samples'" in one_line(compress("evaluate", model, "--data", tmp_path / "d.npz", "--samples", "0"), 2)
+
+
 def test_missing_data_and_unknown_words(compress: Compress, model: Path, tmp_path: Path) -> None:
     out = tmp_path / "q.onnx"
     assert "--calibration" in one_line(compress("quantize", model, "-o", out, "-q"), 2)

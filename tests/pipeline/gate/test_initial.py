@@ -49,6 +49,13 @@ def test_what_is_beyond_the_headroom_fails(report: Report) -> None:
     assert [check.rule for check in gate(grown, found, TODAY) if check.verdict == "fail"] == ["size.total_bytes"]
 
 
+@pytest.mark.parametrize(("nodes", "least"), [(0, 0), (1, 1), (10, 8)])
+def test_headroom_lets_no_last_int8_kernel_go(report: Report, nodes: int, least: int) -> None:
+    reference, int8 = report.variants
+    few = dataclasses.replace(report, variants=(reference, {**int8, "kernels": {**int8["kernels"], "int8": nodes}}))
+    assert f"graph.int8_nodes: [error, {{min: {least}}}]" in first_policy(few)[0]
+
+
 Change = Callable[[dict[str, Any]], None]
 
 
