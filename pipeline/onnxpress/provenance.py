@@ -13,24 +13,35 @@ from pathlib import Path
 import onnxpress
 import onnxpress_models
 from onnxpress import artifact
-from onnxpress.errors import UsageError
+from onnxpress.errors import UsageError, did_you_mean
 from onnxpress.files import hash_files
 
 LIBRARIES = ("numpy", "onnx", "onnx-ir", "onnxruntime", "onnxruntime-gpu", "torch")
 
 
 def source_sha256(source: str, weights: str | None) -> str:
-    """Hash what an export depends on: the model or weights file, and the Python files beside the factory."""
+    """Hash what an export depends on: the model or weights file, and the Python files beside the factory.
+
+    Raises:
+        UsageError: there is no such reference model, module or file.
+    """
     files = [Path(weights)] if weights else []
     where, _, name = source.rpartition(":")
     if where == "zoo":
-        if name in onnxpress_models.names():
-            files += [Path(str(onnxpress_models.model(name).__file__)), onnxpress_models.weights_file(name)]
+        if name not in onnxpress_models.names():
+            names = onnxpress_models.names()
+            raise UsageError(f"model {source}: no such reference model.{did_you_mean(name, names)}")
+        files += [Path(str(onnxpress_models.model(name).__file__)), onnxpress_models.weights_file(name)]
     elif where.endswith(".py"):
-        files += sorted(Path(where).parent.glob("*.py"))
+        files += sorted({Path(where), *Path(where).parent.glob("*.py")})
     elif where and not Path(source).exists():
         spec = PathFinder.find_spec(where.partition(".")[0], [str(Path.cwd()), *sys.path])
-        if spec is not None and spec.origin:
+        if spec is None:
+            raise UsageError(
+                f"model {source}: no module named {where!r}. Run from the folder that holds it, or give "
+                "file.py:function."
+            )
+        if spec.origin:
             files += sorted(Path(spec.origin).parent.rglob("*.py"))
     elif Path(source).suffix == ".onnx":
         return artifact.read(Path(source)).sha256 + source

@@ -98,7 +98,8 @@ class Recipe(BaseModel):
         found = read_yaml(path, "recipe")
         root, values = found.root, found.value
         if root is None or not isinstance(values, dict):
-            raise UsageError(f"recipe {path}: is empty. It starts with `schema: {SCHEMA}`; see docs/recipe.md.")
+            what = "is empty" if root is None else "is no mapping (`name: value`)"
+            raise UsageError(f"recipe {path}: {what}. It starts with `schema: {SCHEMA}`; see docs/recipe.md.")
         for own in values.keys() & {"path", "sha256", "schema_name"}:
             raise UsageError(f"recipe {path}: unknown key {own!r}.{did_you_mean(own, keys(cls))}")
         try:

@@ -1,8 +1,10 @@
+import re
 from pathlib import Path
 
 import pytest
 
 from onnxpress import provenance
+from onnxpress.errors import UsageError
 
 
 def test_the_hash_of_a_source_follows_the_code_beside_the_factory(
@@ -20,3 +22,17 @@ def test_the_hash_of_a_source_follows_the_code_beside_the_factory(
         new != old for new, old in zip((provenance.source_sha256(s, None) for s in sources), before, strict=True)
     )
     assert provenance.source_sha256("zoo:digits_mlp", None) != provenance.source_sha256("zoo:digits_cnn", None)
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("zoo:digits_cn", "no such reference model. Did you mean 'digits_cnn'?"),
+        ("missing.py:build", "there is no file missing.py"),
+        ("no_such_module_of_anybody:build", "no module named 'no_such_module_of_anybody'"),
+        ("missing.pt2", "there is no file missing.pt2"),
+    ],
+)
+def test_a_source_that_is_not_there_has_no_hash(source: str, reason: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(reason)):
+        provenance.source_sha256(source, None)

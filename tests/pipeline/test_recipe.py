@@ -101,6 +101,8 @@ def test_mistakes_are_one_line_with_their_place(tmp_path: Path, old: str, new: s
 def test_an_empty_and_a_missing_recipe(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is empty"):
         load(tmp_path, "")
+    with pytest.raises(UsageError, match="is no mapping"):
+        load(tmp_path, "- model\n- data\n")
     with pytest.raises(UsageError, match="cannot be read"):
         Recipe.load(tmp_path / "none.yaml")
 
