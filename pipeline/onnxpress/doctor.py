@@ -135,7 +135,9 @@ def _provider(name: str, offered: list[str]) -> Finding:
         opened = session.open_session(_tiny_model(), session.SessionOptions(provider=name, threads=1))
         session.run(opened, {"x": np.ones((1, 4), np.float32)})
     except OnnxpressError as error:
-        return Finding(name=title, value="does not work", status=bad, advice=str(error))
+        return Finding(
+            name=title, value="does not work", status=bad, advice=str(error).replace("; see `compress doctor`", "")
+        )
     return Finding(name=title, value="works")
 
 

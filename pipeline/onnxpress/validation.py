@@ -98,6 +98,8 @@ def explain(error: ValidationError, model: type[BaseModel], root: yaml.Node | No
     # pydantic names its validators, too: function-before[…]. An unknown key is the user's, whatever it looks like.
     end = len(problem["loc"]) - unknown
     inner = [part for i, part in enumerate(problem["loc"]) if i >= end or not _VALIDATOR.fullmatch(str(part))]
+    if not unknown and inner[-1:] == ["[key]"]:  # pydantic's mark of a key, behind the key itself
+        inner.pop()
     location = [*at, *inner]
     place = line_of(root, location)
     where = ".".join(str(part) for part in location)

@@ -84,11 +84,11 @@ def test_a_provider_that_is_not_compiled_in(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_provider_that_is_listed_but_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(_model: object, _options: object) -> None:
-        raise ModelError("libcudnn is missing")
+        raise ModelError("libcudnn is missing; see `compress doctor`.")
 
     monkeypatch.setattr(session, "open_session", broken)
     found = finding("provider cpu")
-    assert (found.value, found.advice) == ("does not work", "libcudnn is missing")
+    assert (found.value, found.advice) == ("does not work", "libcudnn is missing.")
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,7 @@ def test_preprocessing_is_keys_or_a_file_beside_the_recipe(tmp_path: Path) -> No
         ("schema: onnxpress.recipe/1", "schema: onnxpress.recipe/9", r"line 1: 'schema'|line 1: schema"),
         ("model: {source: zoo:digits_resnet, opset: 21}", "model: {opset: 21}", r"line 2: 'model.source' is missing"),
         ("target: {macs: 0.7}", "target: {macs: 0.7}, amount: 30%", r"line 7: "),
+        ("target: {macs: 0.7}", "target: {mac: 0.7}", r"line 7: .*\.target\.mac: Input should be 'macs'"),
         ("calibration: samples.npz, ", "", r"variant 'int8' needs data.calibration"),
         (
             "calibrator: mse",

@@ -94,9 +94,18 @@ def prune(
     }
     made, edit = transform(model, output, entry, lambda given: run(given, chosen, data, result.progress.stage), result)
     lines = [f"{output}: {size(made)}, was {model.stat().st_size / 1e6:.2f} MB"]
-    lines += [f"  {name.replace('_', ' ')}: {value}" for name, value in edit.facts.items()]
+    lines += [
+        f"  {name.replace('_pct', ' %').replace('_', ' ')}: {_short(value)}" for name, value in edit.facts.items()
+    ]
     lines += [f"  left alone: {skip.op} {skip.where}: {skip.reason}" for skip in edit.skipped]
     result.show(lines, step_document("prune", output, made, edit))
+
+
+def _short(value: object) -> str:
+    """Write a fact with as many digits as people read; JSON has all."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
 def key_value(text: str | None) -> dict[str, str] | None:

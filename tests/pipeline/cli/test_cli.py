@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -198,6 +199,13 @@ def test_a_second_model_that_is_none(
     ended = compress("evaluate", model, tmp_path / "int8.onnx", "--data", tmp_path / "d.npz", "-q")
     said = one_line(ended, code)
     assert message in said and "int8.onnx" in said and "ONNXRuntimeError" not in said
+
+
+def test_facts_of_pruning_have_the_digits_that_people_read(compress: Compress, model: Path, tmp_path: Path) -> None:
+    ended = compress("prune", model, "-o", tmp_path / "p.onnx", "--amount", "33%", "--granularity", "weight")
+    assert ended.code == 0, ended.err
+    numbers = re.findall(r": ([\d.]+)$", ended.out, re.MULTILINE)
+    assert numbers and all(len(number.replace(".", "").lstrip("0")) <= 4 for number in numbers), ended.out
 
 
 def test_no_samples_are_no_choice(compress: Compress, model: Path, tmp_path: Path) -> None:
