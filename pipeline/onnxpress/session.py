@@ -240,7 +240,7 @@ def run(session: Any, feeds: Mapping[str, Any], run_options: Any = None) -> Arra
     names = [output.name for output in session.get_outputs()]
     nbytes = getattr(session, "nbytes", 0) + sum(getattr(value, "nbytes", 0) for value in feeds.values())
     try:
-        with watch.native("running the model in onnxruntime", nbytes):
+        with watch.native("running the model in onnxruntime", nbytes, watch.allowed_bytes(nbytes)):
             return dict(zip(names, session.run(names, dict(feeds), run_options), strict=True))
     except Exception as error:
         shapes = {name: f"{value.dtype}{list(value.shape)}" for name, value in feeds.items()}

@@ -11,6 +11,7 @@ Time is that which the child computed, so that a busy machine ends little; the c
 
 from __future__ import annotations
 
+import math
 import mmap
 import os
 import select
@@ -33,6 +34,8 @@ from onnxpress.scratch import remove_abandoned
 VARIABLE = "ONNXPRESS_RUN_SECONDS"
 BASE_S, BYTES_PER_S = 5.0, 2.5e5
 """What a native call may take: so long, and a second for so many bytes of the model and its inputs."""
+BASE_BYTES, GROWTH = 1.4e9, 400
+"""The memory that a run may add: so much, and so many times the bytes of the model and its inputs."""
 IDLE = 1.5
 """A call that waits instead of computing, or that others keep from computing, may take so many times longer."""
 REACTION_S, TIDYING_S = 0.8, 10.0
@@ -40,7 +43,7 @@ REACTION_S, TIDYING_S = 0.8, 10.0
 TICK_S = 0.1
 SHARE = 0.9
 """Of the memory that is free at the start."""
-SLOTS, SLOT_BYTES, HEAD = 64, 512, struct.Struct("dd")
+SLOTS, SLOT_BYTES, HEAD = 64, 512, struct.Struct("ddd")
 INTERRUPTED = "interrupted; finished steps are kept"
 CRASHES = frozenset({"SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL"})
 PR_SET_PDEATHSIG = 1
@@ -53,7 +56,7 @@ class Board:
         self._memory = mmap.mmap(-1, SLOTS * SLOT_BYTES)
         self._free = deque(range(SLOTS))
 
-    def enter(self, what: str, seconds: float) -> int | None:
+    def enter(self, what: str, seconds: float, most_bytes: float) -> int | None:
         """Write down a call; return its line, None when there are more threads than lines."""
         try:
             slot = self._free.pop()
@@ -62,23 +65,23 @@ class Board:
         text = what.encode(errors="replace")[: SLOT_BYTES - HEAD.size - 1] + b"\0"
         start = slot * SLOT_BYTES + HEAD.size
         self._memory[start : start + len(text)] = text
-        HEAD.pack_into(self._memory, slot * SLOT_BYTES, time.monotonic(), seconds)
+        HEAD.pack_into(self._memory, slot * SLOT_BYTES, time.monotonic(), seconds, most_bytes)
         return slot
 
     def leave(self, slot: int | None) -> None:
         """Take a call off the board."""
         if slot is not None:
-            HEAD.pack_into(self._memory, slot * SLOT_BYTES, 0.0, 0.0)
+            HEAD.pack_into(self._memory, slot * SLOT_BYTES, 0.0, 0.0, 0.0)
             self._free.append(slot)
 
-    def calls(self) -> list[tuple[float, float, str]]:
-        """Return when each call began, what it may take, and what it is, in seconds; the oldest first."""
+    def calls(self) -> list[tuple[float, float, float, str]]:
+        """Return when each call began and what it may take, in seconds and bytes, and what it is; the oldest first."""
         found = []
         for slot in range(SLOTS):
-            began, seconds = HEAD.unpack_from(self._memory, slot * SLOT_BYTES)
+            began, seconds, most_bytes = HEAD.unpack_from(self._memory, slot * SLOT_BYTES)
             if began:
                 text = self._memory[slot * SLOT_BYTES + HEAD.size : (slot + 1) * SLOT_BYTES].partition(b"\0")[0]
-                found.append((began, seconds, text.decode(errors="replace")))
+                found.append((began, seconds, most_bytes, text.decode(errors="replace")))
         return sorted(found)
 
 
@@ -87,10 +90,16 @@ _board: Board | None = None
 
 
 @contextmanager
-def native(what: str, nbytes: float) -> Iterator[None]:
-    """Say that the block is a native call, which cannot be interrupted, and on how many bytes it works."""
+def native(what: str, nbytes: float, most_bytes: float = math.inf) -> Iterator[None]:
+    """Say that the block is a native call, which cannot be interrupted, and on how many bytes it works.
+
+    Args:
+        what: What it does, for messages.
+        nbytes: The size of what it works on.
+        most_bytes: The memory that it may add.
+    """
     board = _board
-    slot = None if board is None else board.enter(what, allowed_s(nbytes))
+    slot = None if board is None else board.enter(what, allowed_s(nbytes), most_bytes)
     try:
         yield
     finally:
@@ -110,6 +119,11 @@ def allowed_s(nbytes: float) -> float:
     except ValueError:
         base = BASE_S
     return base + nbytes / BYTES_PER_S
+
+
+def allowed_bytes(nbytes: float) -> float:
+    """Return the memory that a run on so many bytes may add; one that was given time is trusted with it."""
+    return math.inf if VARIABLE in os.environ else BASE_BYTES + GROWTH * nbytes
 
 
 def divide(arguments: Sequence[str]) -> None:
@@ -155,21 +169,29 @@ def die_with(parent: int) -> None:
 
 
 class Limit:
-    """How long a process may take, from now on."""
+    """How long a process may take, and the memory that it may add, from now on."""
 
-    def __init__(self, process: int, seconds: float, idle: float = IDLE) -> None:
+    def __init__(self, process: int, seconds: float, most_bytes: float = math.inf, idle: float = IDLE) -> None:
         """Begin now; a process that does not compute may take ``idle`` times longer."""
-        self._process, self._seconds, self._idle = process, seconds, idle
+        self._process, self._seconds, self._most_bytes, self._idle = process, seconds, most_bytes, idle
+        self._held_bytes, self._greedy = _anonymous_bytes(process), False
         self._began, self._computed_s = time.monotonic(), _computed_s(process)
 
     def passed(self) -> bool:
-        """Tell whether the process is overdue."""
+        """Tell whether the process is overdue, or takes too much."""
+        self._greedy = _anonymous_bytes(self._process) - self._held_bytes > self._most_bytes
         elapsed = time.monotonic() - self._began
         computed = _computed_s(self._process) - self._computed_s
-        return min(elapsed, computed) > self._seconds or elapsed > self._idle * self._seconds
+        overdue = min(elapsed, computed) > self._seconds or elapsed > self._idle * self._seconds
+        return self._greedy or overdue
 
     def __str__(self) -> str:
         """Say so, ready to follow what it does."""
+        if self._greedy:
+            return (
+                f"takes more than {self._most_bytes / 1e9:.1f} GB, for a model and inputs of this size. Look for a "
+                f"tensor that grows without end; where the model needs it, let it: {VARIABLE}=600"
+            )
         elapsed = time.monotonic() - self._began
         return (
             f"does not end (stopped after {elapsed:.0f} s). Look for a Loop that goes on for ever; where it takes "
@@ -224,18 +246,21 @@ class Watch:
         now, calls = time.monotonic(), self._board.calls()
         if self._signals:
             since, number = self._signals[0]
-            stuck = any(began < since for began, _, _ in calls)
+            stuck = any(began < since for began, *_ in calls)
             if now - since > (REACTION_S if stuck else TIDYING_S):
                 return 128 + number, INTERRUPTED
             return None
         if _anonymous_bytes(self._child) > self._memory_bytes:
-            what = calls[0][2] if calls else "it"
+            what = calls[0][-1] if calls else "it"
             return (
                 3,
                 f"error: {self._command}: {what} takes more than the {self._memory_bytes / 1e9:.1f} GB that are free",
             )
-        self._limits = {began: self._limits.get(began) or Limit(self._child, seconds) for began, seconds, _ in calls}
-        for began, _, what in calls:
+        self._limits = {
+            began: self._limits.get(began) or Limit(self._child, seconds, most_bytes)
+            for began, seconds, most_bytes, _ in calls
+        }
+        for began, *_, what in calls:
             if self._limits[began].passed():
                 return 3, f"error: {self._command}: {what} {self._limits[began]}"
         return None
@@ -248,7 +273,7 @@ class Watch:
             return self._say(128 + self._signals[0][1], INTERRUPTED)
         name, calls = signal.Signals(-code).name, self._board.calls()
         if name in CRASHES:
-            what = calls[0][2] if calls else "a library"
+            what = calls[0][-1] if calls else "a library"
             return self._say(3 if calls else 5, f"error: {self._command}: {what} crashed ({name}){self._last_words()}")
         if name == "SIGKILL":
             return self._say(3 if calls else 128 - code, f"error: {self._command}: was killed. Is there enough memory?")

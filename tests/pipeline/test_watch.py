@@ -156,6 +156,24 @@ def test_memory() -> None:
     assert ended.stderr == "error: compress it: filling it takes more than the 0.1 GB that are free\n"
 
 
+def test_memory_of_a_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    code = f"""
+        del os.environ[{VARIABLE!r}]
+        watch.BASE_BYTES, watch.GROWTH = 1e8, 100
+        watch.divide(['it'])
+        with watch.native('filling it', 0, watch.allowed_bytes({{}})):
+            time.sleep(0.5)
+            held = bytearray(os.urandom(1 << 20)) * 300
+            time.sleep(1)
+        """
+    enough, short = (script(code.format(nbytes)) for nbytes in (3e6, 1e6))
+    assert (enough.returncode, enough.stderr) == (0, "")
+    assert short.returncode == 3 and short.stderr.count("\n") == 1
+    assert short.stderr.startswith("error: compress it: filling it takes more than 0.2 GB, for a model and inputs")
+    monkeypatch.setenv(VARIABLE, "600")
+    assert watch.allowed_bytes(1) == np.inf
+
+
 def test_nothing_is_divided_when_it_is_switched_off() -> None:
     assert script("before = os.getpid()\nwatch.divide([])\nsys.exit(os.getpid() != before)", seconds=0).returncode == 0
 
@@ -195,10 +213,10 @@ def test_computed_time_counts_and_the_clock_only_of_one_that_waits(
 
 def test_the_board() -> None:
     board = Board()
-    slots = [board.enter(f"call {number} {'ü' * 600}", number) for number in range(watch.SLOTS)]
-    assert board.enter("one too many", 1) is None
-    assert [seconds for _, seconds, _ in board.calls()] == list(range(watch.SLOTS))
-    assert all(text.startswith("call ") and len(text) < watch.SLOT_BYTES for _, _, text in board.calls())
+    slots = [board.enter(f"call {number} {'ü' * 600}", number, 2 * number) for number in range(watch.SLOTS)]
+    assert board.enter("one too many", 1, 1) is None
+    assert [call[1:3] for call in board.calls()] == [(number, 2 * number) for number in range(watch.SLOTS)]
+    assert all(text.startswith("call ") and len(text) < watch.SLOT_BYTES for *_, text in board.calls())
     for slot in (*slots, None):
         board.leave(slot)
     assert board.calls() == []
