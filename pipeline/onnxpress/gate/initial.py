@@ -170,8 +170,10 @@ def _rule(name: str, level: Level, kind: Kind, readings: Sequence[Reading], head
     """Return a rule, or a comment in its place, and what it rests on; None when something was not measured."""
     measured = "; ".join(dict.fromkeys(reading.text for reading in readings))
     if not kind.bounds:
-        holds = [reading.value is not None and reading.value.value == 1 for reading in readings]
-        return (f"{name}: {level}", measured) if all(holds) else None
+        if any(reading.value is None for reading in readings):
+            return None
+        whys = list(dict.fromkeys(reading.why for reading in readings if reading.value and reading.value.value != 1))
+        return (f"# {name}: does not hold", "; ".join(whys)) if whys else (f"{name}: {level}", measured)
     bounds = [f"{bound}: {text}" for bound, text in _bounds(kind, readings, Decimal(str(headroom)))]
     if bounds:
         return f"{name}: [{level}, {{{', '.join(bounds)}}}]", f"measured {measured}"

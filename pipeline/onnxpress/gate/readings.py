@@ -186,7 +186,8 @@ def _gap(lineage: list[dict[str, object]], root: object) -> str:
         return f"its first step, {first.get('step')}, starts from a model that is neither exported nor the baseline"
     for position, step in enumerate(lineage):
         missing = [name for name in ("step", "options", "versions") if not isinstance(step.get(name), (str, dict))]
-        if position and not step.get("input_sha256"):
+        # An export may start from a file that was made before: what it read is its source.
+        if position and not step.get("input_sha256") and not step.get("source_sha256"):
             missing.append("input_sha256")
         if missing:
             return f"step {position + 1} does not record its {missing[0]}"

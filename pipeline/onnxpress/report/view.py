@@ -300,6 +300,9 @@ def _limits_of_evaluation(report: Report) -> Iterator[str]:
         return
     yield from report.evaluation.get("warnings", ())
     samples = report.evaluation["data"]["samples"]
+    shared = report.evaluation["data"].get("shared_with_calibration")
+    if shared:
+        yield f"{shared} of the {samples} evaluation samples were calibrated with: models look better than they are."
     if report.metric is None:
         yield f"Without a metric, fidelity to {report.baseline} on {samples} samples stands in for accuracy."
         return

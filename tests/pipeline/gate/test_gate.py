@@ -422,6 +422,7 @@ PRUNE = {"step": "prune", "options": {}, "versions": VERSIONS, "input_sha256": "
     ("lineage", "verdict", "reason"),
     [
         ([EXPORT, PRUNE], "pass", ""),
+        ([EXPORT, EXPORT, PRUNE], "pass", ""),  # a recipe whose source is a model of ours
         ([PRUNE | {"input_sha256": "root"}], "pass", ""),
         ([PRUNE], "fail", "its first step, prune, starts from a model that is neither exported nor the baseline"),
         ([], "fail", "the model says nothing of how it was made: make it with onnxpress"),

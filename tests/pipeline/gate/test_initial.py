@@ -56,6 +56,29 @@ def test_headroom_lets_no_last_int8_kernel_go(report: Report, nodes: int, least:
     assert f"graph.int8_nodes: [error, {{min: {least}}}]" in first_policy(few)[0]
 
 
+def test_what_does_not_hold_is_a_comment_with_its_reason(report: Report) -> None:
+    reference, int8 = report.variants
+    made = {
+        "step": "quantize",
+        "options": {},
+        "versions": {"onnxpress": "0.1.0"},
+        "source_sha256": "s",
+        "data_sha256": "c",
+    }
+    assert report.evaluation is not None
+    data = {**report.evaluation["data"], "sha256": "e", "shared_with_calibration": 3}
+    known = dataclasses.replace(
+        report,
+        variants=(reference, {**int8, "lineage": [made]}),
+        evaluation={**report.evaluation, "data": data},
+    )
+    text, found = first_policy(known)
+    assert "  # provenance.calibration_disjoint_from_eval: does not hold" in text
+    assert "# 3 of the 1000 evaluation samples were calibrated with: evaluate on others" in text
+    assert "provenance.calibration_disjoint_from_eval" not in found.rules
+    assert "provenance.lineage_complete" in found.rules
+
+
 Change = Callable[[dict[str, Any]], None]
 
 

@@ -48,6 +48,15 @@ def test_the_numbers_are_there(render: Render, report: Report) -> None:
         assert expected in text, expected
 
 
+def test_samples_that_were_calibrated_with_are_said(render: Render, report: Report) -> None:
+    assert report.evaluation is not None
+    said = "of the 360 evaluation samples were calibrated with: models look better than they are"
+    for shared in (0, 7):
+        data = {**report.evaluation["data"], "shared_with_calibration": shared}
+        text = plain(render(dataclasses.replace(report, evaluation={**report.evaluation, "data": data})))
+        assert (f"{shared} {said}" in text) == bool(shared)
+
+
 def test_what_was_not_measured_is_said(render: Render, bare: Report) -> None:
     text = plain(render(bare))
     for expected in (
