@@ -209,10 +209,12 @@ class Dataset:
             yield rest
 
     def _chunk_length(self, chunk: Mapping[str, Array]) -> int:
-        if not isinstance(chunk, Mapping) or not all(isinstance(value, np.ndarray) for value in chunk.values()):
-            raise DataError(
-                f"data {self.origin}: yields {type(chunk).__name__}, not a dict of numpy arrays named like the inputs."
-            )
+        given = "" if isinstance(chunk, Mapping) else type(chunk).__name__
+        for name, value in () if given else chunk.items():
+            if not isinstance(value, np.ndarray):
+                given = f"a dict in which {name!r} is a {type(value).__name__}"
+        if given:
+            raise DataError(f"data {self.origin}: yields {given}, not a dict of numpy arrays named like the inputs.")
         return one_length(self.origin, {name: len(value) for name, value in chunk.items() if value.ndim})
 
     def _checked(self, batch: dict[str, Array], inputs: Mapping[str, InputSpec], position: int) -> dict[str, Array]:

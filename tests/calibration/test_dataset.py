@@ -92,7 +92,8 @@ def nan() -> dict[str, np.ndarray]:
         ([{"x": np.zeros((2, 2), np.float32), "y": np.zeros(3)}], "different length"),
         ([nan()], "sample 2, input 'x': holds NaN"),
         ([[1, 2]], "yields list, not a dict"),
-        ([{"x": [1, 2]}], "not a dict of numpy arrays"),
+        ([{"x": [1, 2]}], "yields a dict in which 'x' is a list, not a dict of numpy arrays"),
+        ([7], "yields int, not a dict of numpy arrays"),
     ],
 )
 def test_data_that_does_not_fit_is_named(chunks: Iterable[dict[str, np.ndarray]], message: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,25 @@ def accepts(text: str) -> bool:
     return bool(colon) and name.isidentifier() and (module.endswith(".py") or _is_dotted(module))
 
 
-def read(text: str) -> Iterable[Mapping[str, Array]]:
-    """Call the function; yield its dict of arrays, or the dicts that it yields."""
-    result = load_function(text)()
-    return [result] if isinstance(result, Mapping) else result
+def read(text: str) -> Iterator[Mapping[str, Array]]:
+    """Call the function; yield its dict of arrays, or the dicts that it yields.
+
+    Raises:
+        DataError: it fails, or returns something else.
+
+    """
+    function = load_function(text)
+    try:
+        result = function()
+        if not isinstance(result, Iterable):
+            raise DataError(
+                f"data {text}: returns {type(result).__name__}, not a dict of numpy arrays, nor yields such."
+            )
+        yield from [result] if isinstance(result, Mapping) else result
+    except (DataError, MemoryError):
+        raise
+    except Exception as error:  # whatever a user's code raises is the user's to mend
+        raise DataError(f"data {text}: fails: {type(error).__name__}: {error}") from error
 
 
 def load_function(text: str) -> Callable[..., Any]:

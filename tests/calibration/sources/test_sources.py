@@ -129,6 +129,20 @@ def test_function_in_a_file(tmp_path: Path) -> None:
     assert [len(chunk["x"]) for chunk in sources.dataset(f"{tmp_path}/data.py:stream").read()] == [1, 2]
 
 
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("raise RuntimeError('my loader broke')", r"data\.py:broken: fails: RuntimeError: my loader broke"),
+        ("yield {}; raise KeyError('label')", r"data\.py:broken: fails: KeyError: 'label'"),
+        ("return 5", r"data\.py:broken: returns int, not a dict of numpy arrays"),
+    ],
+)
+def test_a_function_that_fails_is_its_owners_to_mend(tmp_path: Path, body: str, message: str) -> None:
+    (tmp_path / "data.py").write_text(f"def broken(): {body}\n")
+    with pytest.raises(DataError, match=message):
+        list(sources.dataset(f"{tmp_path}/data.py:broken").read())
+
+
 def test_function_in_a_module_of_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "my_own_data.py").write_text("def x(): return {}\n")
     monkeypatch.chdir(tmp_path)
