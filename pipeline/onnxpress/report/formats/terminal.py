@@ -270,8 +270,9 @@ def _variants(report: Report, room: int) -> tuple[Table, str]:
         shown = sorted(KEPT[:count])
         table = _laid_out(report, _tower, shown)
         if _width(table) <= room or count == 2:
-            missing = ", ".join(headings[index].text for index in sorted(KEPT[count:]))
-            return table, f" Not shown here: {missing}; report.html has all."
+            left = [headings[index].text for index in sorted(KEPT[count:])]  # a variant may be named alike
+            said = f"column{'s' * (len(left) > 1)} {', '.join(left)}"
+            return table, f" Not shown here: {said}; report.html has all."
     raise AssertionError("count reaches 2")
 
 
