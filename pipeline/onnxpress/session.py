@@ -139,6 +139,7 @@ def open_session(model: Path | ir.Model, options: SessionOptions | None = None) 
         # Constants that shape inference reads, which onnxruntime wants inside of the model file.
         mend = ". `compress export MODEL -o OUT` writes them into the model" if "external tensors" in reason else ""
         raise ModelError(f"model {model}: onnxruntime {ort.__version__} cannot load it: {reason}{mend}") from error
+    session.file_bytes = nbytes
     session.nbytes = max(nbytes, watch.own_bytes() - held - OVERHEAD_BYTES)  # weights in files of their own count, too
     session.disable_fallback()  # else a provider that fails in a run is silently replaced by the CPU
     if session.get_providers()[0] != provider.NAME:  # as onnxruntime does, silently, when one cannot even be created
@@ -238,9 +239,10 @@ def run(session: Any, feeds: Mapping[str, Any], run_options: Any = None) -> Arra
 
     """
     names = [output.name for output in session.get_outputs()]
-    nbytes = getattr(session, "nbytes", 0) + sum(getattr(value, "nbytes", 0) for value in feeds.values())
+    fed, nbytes = sum(getattr(value, "nbytes", 0) for value in feeds.values()), getattr(session, "nbytes", 0)
+    most_bytes = nbytes + watch.allowed_bytes(getattr(session, "file_bytes", 0) + fed)
     try:
-        with watch.native("running the model in onnxruntime", nbytes, watch.allowed_bytes(nbytes)):
+        with watch.native("running the model in onnxruntime", nbytes + fed, most_bytes):
             return dict(zip(names, session.run(names, dict(feeds), run_options), strict=True))
     except Exception as error:
         shapes = {name: f"{value.dtype}{list(value.shape)}" for name, value in feeds.items()}

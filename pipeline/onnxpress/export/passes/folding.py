@@ -115,7 +115,8 @@ def _computed(node: ir.Node, opsets: Mapping[str, int]) -> list[ir.TensorProtoco
     if any(tensor is None and value is not None for value, tensor in zip(node.inputs, tensors, strict=True)):
         return None
     single = _alone(node, tensors, opsets)
-    given_bytes = sum(tensor.nbytes for tensor in tensors if tensor is not None)
+    # One that is given twice counts once: else a chain of Concat(a, a) doubles without end.
+    given_bytes = sum({id(tensor): tensor.nbytes for tensor in tensors if tensor is not None}.values())
     outputs = _inferred(single)
     if outputs is None:
         return None

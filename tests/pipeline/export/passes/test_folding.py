@@ -4,6 +4,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from onnxpress import artifact
 from onnxpress.export.passes import folding
 from onnxpress.export.prepare import prepare
 
@@ -145,3 +146,14 @@ def test_large_weights_are_moved_when_they_are_read(
     tensor = after.graph.initializers["t"].const_value
     assert isinstance(tensor, ir.LazyTensor)
     np.testing.assert_array_equal(tensor.numpy(), weight.T)
+
+
+def test_a_constant_that_doubles_again_and_again_is_not_computed(build: Build, ops: Ops) -> None:
+    doubled = "\n".join(f"k{number + 1} = Concat<axis=0>(k{number}, k{number})" for number in range(30))
+    model = build(
+        f"g (float[1,4] x) => (float[1,4] y) {{ {doubled} z = ReduceMax<axes=[0]>(k30) y = Add(x, z) }}",
+        {"k0": np.ones((1, 4), np.float32)},
+    )
+    after = prepare(model).model
+    assert ops(after)["Concat"] > 10
+    assert sum(tensor.nbytes for tensor in artifact.tensors(after)) < 4 * folding.LIMIT_BYTES
