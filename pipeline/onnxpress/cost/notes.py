@@ -136,4 +136,6 @@ def missing_price(instance: str, known: Mapping[str, Quote], *, spot: bool) -> s
         return None
     hint = "" if quote else did_you_mean(instance, known)
     kind = "spot price" if spot else "price"
-    return f"{instance}: no {kind} is known.{hint} Give one with --price {instance}=DOLLARS_PER_HOUR."
+    return (
+        f"{instance}: no {kind} is known.{hint} Give one with --price {instance}=DOLLARS_PER_HOUR (recipe: cost.price)."
+    )

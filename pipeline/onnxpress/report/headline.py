@@ -128,11 +128,13 @@ def gains(report: Report, variant: str) -> str:
     sizes = [report.variant(name)["size_bytes"] for name in (variant, report.baseline)]
     facts = [f"{times(sizes[0] / sizes[1])} the size"]
     change, lost = report.speed_change(variant), loss(report, variant)
-    if change is not None and _sound(report):
+    sound = change is not None and _sound(report)
+    if change is not None and sound:
         facts.append(f"{change_within(change)} the latency")
     facts.append(lost.text)
     before, after = first_price(report, report.baseline), first_price(report, variant)
-    if before is not None and after is not None and _sound(report):
+    differs = change is not None and (change["ci95_pct"][1] < 0 or change["ci95_pct"][0] > 0)
+    if before is not None and after is not None and sound and differs:  # a price follows the speed, and its evidence
         facts.append(f"{format_usd(after)} instead of {format_usd(before)} per million inferences")
     return ", ".join(facts)
 

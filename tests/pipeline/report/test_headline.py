@@ -45,6 +45,15 @@ def test_the_fastest_within_the_default_bound(measured: Report) -> None:
     assert found.text.endswith("Ruined: pruned-int8 (top1 drop 81.91 [78.00, 85.00] pp).")
 
 
+def test_a_price_is_named_only_where_the_speed_is_proven(measured: Report) -> None:
+    assert "per million inferences" in with_drops(measured, {}).headline.text
+    bench = copy.deepcopy(dict(measured.bench or {}))
+    for change in bench["comparisons"]:
+        change |= {"ci95_pct": [-44.0, 4.0]}
+    text = with_drops(dataclasses.replace(measured, bench=bench), {}).headline.text
+    assert "1.04] the latency" in text and "USD" not in text
+
+
 def test_small_evidence_recommends_nothing_and_says_what_would_decide(measured: Report) -> None:
     found = with_drops(measured, {name: (0.28, [-1.2, 1.8]) for name in measured.candidates}).headline
     assert found.variant is None
