@@ -111,11 +111,11 @@ def test_measurements_of_other_code_or_another_machine_are_not_used_again(
         return Journal(tmp_path / "search.jsonl", given)
 
     journal().put("ratio", 0.5)
-    assert journal(seconds=60).get("ratio") == 0.5  # a larger budget continues
+    assert journal(seconds=60).get("ratio", float) == 0.5  # a larger budget continues
     with monkeypatch.context() as patch:
         patch.setattr(provenance, "code_sha256", lambda: "newer")
-        assert journal().get("ratio") is None
+        assert journal().get("ratio", float) is None
     with monkeypatch.context() as patch:
         elsewhere = replace(host.describe(), cpu="another")
         patch.setattr(host, "describe", lambda: elsewhere)
-        assert journal().get("ratio") is None
+        assert journal().get("ratio", float) is None
