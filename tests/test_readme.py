@@ -6,8 +6,11 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -21,9 +24,28 @@ VARYING = {"kB", "MB", "ms", "drop", "gain"}
 """Words that come and go with the numbers of a machine."""
 
 
+NET = """
+from torch import nn
+
+
+def make():
+    conv = nn.Conv2d(3, 16, 3, padding=1)
+    return nn.Sequential(conv, nn.ReLU(), nn.MaxPool2d(4), nn.Flatten(), nn.Linear(16 * 64, 2))
+"""
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("read me")  # a path with a space in it
+    """Return a folder with what a reader of the README would bring: a network, its weights and samples."""
+    folder = tmp_path_factory.mktemp("read me")  # a path with a space in it
+    (folder / "net.py").write_text(NET)
+    namespace: dict[str, Any] = {}
+    exec(NET, namespace)  # noqa: S102 - the text above
+    torch.manual_seed(0)
+    torch.save(namespace["make"]().state_dict(), folder / "net.pt")
+    images = np.random.default_rng(0).normal(size=(32, 3, 32, 32)).astype(np.float32)
+    np.savez(folder / "samples.npz", image=images)
+    return folder
 
 
 def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
