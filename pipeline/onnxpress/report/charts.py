@@ -60,16 +60,24 @@ class Scale:
     end: float
     logarithmic: bool = False
 
+    @property
+    def _in_decades(self) -> bool:
+        """Whether equal ratios are equally far apart; a scale that begins at 0 has none."""
+        return self.logarithmic and self.low > 0
+
     def __call__(self, value: float) -> float:
         """Return the position of a number."""
         low, high, at = (
-            (math.log(x) for x in (self.low, self.high, value)) if self.logarithmic else (self.low, self.high, value)
+            (math.log(x) for x in (self.low, self.high, value)) if self._in_decades else (self.low, self.high, value)
         )
-        return self.start + (at - low) / (high - low) * (self.end - self.start)
+        share = (at - low) / (high - low) if high > low else 0.5  # one number alone stands in the middle
+        return self.start + share * (self.end - self.start)
 
     def ticks(self) -> list[float]:
-        """Return about five round numbers within the scale."""
-        if self.logarithmic and self.high / self.low > 4:
+        """Return about five round numbers within the scale; of a scale with one number, that."""
+        if self.high <= self.low:
+            return [self.low]
+        if self._in_decades and self.high > 4 * self.low:
             exponents = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
             decades = [10.0**exponent for exponent in exponents]
             for digits in ((1,), (1, 2, 5), (1, 1.5, 2, 3, 5, 7)):

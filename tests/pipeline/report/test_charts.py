@@ -147,3 +147,14 @@ def test_ticks_are_few_and_within_the_scale(low: float, factor: float, logarithm
 def test_steps_are_round(width: float) -> None:
     assume(width > 0)
     assert 0.99 <= round_step(width) / width <= 2.6
+
+
+def test_a_scale_of_one_number_has_it_in_the_middle() -> None:
+    for logarithmic in (False, True):
+        scale = Scale(low=3.0, high=3.0, start=0.0, end=10.0, logarithmic=logarithmic)
+        assert scale(3.0) == 5.0 and scale.ticks() == [3.0]
+
+
+def test_a_logarithmic_scale_that_begins_at_nothing_is_linear() -> None:
+    scale = Scale(low=0.0, high=10.0, start=0.0, end=10.0, logarithmic=True)
+    assert scale(0.0) == 0 and scale(5.0) == 5 and scale.ticks()[0] == 0
