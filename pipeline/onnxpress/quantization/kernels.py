@@ -18,28 +18,20 @@ import onnx_ir as ir
 from onnxpress import artifact, graph
 from onnxpress.artifact import Skip
 from onnxpress.errors import ModelError, UsageError
-from onnxpress.quantization.layers import Layer, layers
+from onnxpress.quantization.layers import FOURTH, INTEGERS, Layer, layers
 from onnxpress.scratch import temporary
 from onnxpress.session import SessionOptions, loaded
 
 INT8 = frozenset(
     {
-        "ConvInteger",
-        "DynamicQuantizeLSTM",
-        "DynamicQuantizeMatMul",
-        "MatMulInteger",
-        "MatMulIntegerToFloat",
-        "MatMulNBits",
-        "QAttention",
+        *INTEGERS,
+        *FOURTH,
         "QEmbedLayerNormalization",
-        "QGemm",
         "QLinearAdd",
         "QLinearAveragePool",
         "QLinearConcat",
-        "QLinearConv",
         "QLinearGlobalAveragePool",
         "QLinearLeakyRelu",
-        "QLinearMatMul",
         "QLinearMul",
         "QLinearSigmoid",
         "QLinearSoftmax",
